@@ -1,0 +1,256 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/goccy/go-yaml"
+)
+
+// secret is a setting that is never printed.
+type secret string
+
+// String masks the value, so that no log line and no listing shows it.
+func (s secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "********"
+}
+
+// settings are all settings of the program. The order of precedence is
+// defaults, file, environment (DREAM_ and the path in capitals), flags. A
+// secret can also be read from the file that its _file twin names.
+type settings struct {
+	Data    string          `yaml:"data" env:"DATA" help:"Folder for everything that is kept on this machine."`
+	Queue   queueSettings   `yaml:"queue" envPrefix:"QUEUE_"`
+	Storage storageSettings `yaml:"storage" envPrefix:"STORAGE_"`
+	Models  modelSettings   `yaml:"models" envPrefix:"MODELS_"`
+	Worker  workerSettings  `yaml:"worker" envPrefix:"WORKER_"`
+	Web     webSettings     `yaml:"web" envPrefix:"WEB_"`
+	Discord discordSettings `yaml:"discord" envPrefix:"DISCORD_"`
+	Slack   slackSettings   `yaml:"slack" envPrefix:"SLACK_"`
+	Metrics metricsSettings `yaml:"metrics" envPrefix:"METRICS_"`
+	Log     logSettings     `yaml:"log" envPrefix:"LOG_"`
+}
+
+type queueSettings struct {
+	URL string `yaml:"url" env:"URL" help:"sqlite:///PATH, redis://HOST:PORT/DB, rediss://… (Sentinel and Cluster forms too); empty: SQLite in the data folder."`
+}
+
+type storageSettings struct {
+	URL  string        `yaml:"url" env:"URL" help:"file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…; empty: a folder in the data folder."`
+	Keep time.Duration `yaml:"keep" env:"KEEP" help:"How long results are kept."`
+}
+
+type modelSettings struct {
+	Dir       string `yaml:"dir" env:"DIR" help:"Folder of pulled models; empty: models in the data folder."`
+	BackupDir string `yaml:"backup_dir" env:"BACKUP_DIR" help:"Second place to look for a model file before downloading it."`
+}
+
+type workerSettings struct {
+	Device    string `yaml:"device" env:"DEVICE" help:"auto, cpu or cuda:N."`
+	GuardGPUs string `yaml:"guard_gpus" env:"GUARD_GPUS" help:"Whose sensors pause this worker: own, all or a list of GPU ids."`
+}
+
+type webSettings struct {
+	Listen    string `yaml:"listen" env:"LISTEN" help:"Address of the web console; anything wider than this machine needs web.token."`
+	PublicURL string `yaml:"public_url" env:"PUBLIC_URL" help:"Address under which people reach the console, for links in chat."`
+	Token     secret `yaml:"token" env:"TOKEN" help:"Password of the console (user name: anything)."`
+	TokenFile string `yaml:"token_file" env:"TOKEN_FILE" help:"File that holds web.token."`
+}
+
+type discordSettings struct {
+	Token      secret `yaml:"token" env:"TOKEN" help:"Bot token."`
+	TokenFile  string `yaml:"token_file" env:"TOKEN_FILE" help:"File that holds discord.token."`
+	OpsChannel string `yaml:"ops_channel" env:"OPS_CHANNEL" help:"Channel id for alerts."`
+	APIURL     string `yaml:"api_url" env:"API_URL" help:"Base address of the REST API (proxies, tests)."`
+	GatewayURL string `yaml:"gateway_url" env:"GATEWAY_URL" help:"Address of the gateway; empty: what the API names."`
+}
+
+type slackSettings struct {
+	BotToken          secret `yaml:"bot_token" env:"BOT_TOKEN" help:"Bot token, xoxb-…"`
+	BotTokenFile      string `yaml:"bot_token_file" env:"BOT_TOKEN_FILE" help:"File that holds slack.bot_token."`
+	AppToken          secret `yaml:"app_token" env:"APP_TOKEN" help:"App-level token for Socket Mode, xapp-…"`
+	AppTokenFile      string `yaml:"app_token_file" env:"APP_TOKEN_FILE" help:"File that holds slack.app_token."`
+	SigningSecret     secret `yaml:"signing_secret" env:"SIGNING_SECRET" help:"Secret that signs HTTP requests from Slack."`
+	SigningSecretFile string `yaml:"signing_secret_file" env:"SIGNING_SECRET_FILE" help:"File that holds slack.signing_secret."`
+	OpsChannel        string `yaml:"ops_channel" env:"OPS_CHANNEL" help:"Channel id for alerts."`
+	APIURL            string `yaml:"api_url" env:"API_URL" help:"Base address of the Web API (proxies, tests)."`
+}
+
+type metricsSettings struct {
+	Listen string `yaml:"listen" env:"LISTEN" help:"Address of /metrics, /healthz and /readyz; empty: none."`
+}
+
+type logSettings struct {
+	Level  string `yaml:"level" env:"LEVEL" help:"debug, info, warn or error."`
+	Format string `yaml:"format" env:"FORMAT" help:"text, json or auto (text on a terminal)."`
+	File   string `yaml:"file" env:"FILE" help:"Rotating log file (10 files of 10 MB); empty: none."`
+}
+
+// defaults returns the settings before any file, variable or flag.
+func defaults() settings {
+	return settings{
+		Data:    defaultDataDir(),
+		Storage: storageSettings{Keep: 720 * time.Hour},
+		Worker:  workerSettings{Device: "auto", GuardGPUs: "own"},
+		Web:     webSettings{Listen: "127.0.0.1:7860"},
+		Log:     logSettings{Level: "info", Format: "auto"},
+	}
+}
+
+// defaultDataDir is the user's data folder (XDG base directory specification).
+func defaultDataDir() string {
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "dreamcad")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "dreamcad-data"
+	}
+	return filepath.Join(home, ".local", "share", "dreamcad")
+}
+
+// loadedConfig is the effective settings and where each came from.
+type loadedConfig struct {
+	settings
+	source map[string]string // setting path → default, file or environment
+}
+
+// loadConfig applies the layers. The error names the file and the line, or the
+// variable, that is at fault.
+func loadConfig(path string, environ []string) (*loadedConfig, error) {
+	c := &loadedConfig{settings: defaults(), source: map[string]string{}}
+	before := flatten(c.settings)
+	for key := range before {
+		c.source[key] = "default"
+	}
+	mark := func(layer string) {
+		after := flatten(c.settings)
+		for key, value := range after {
+			if before[key] != value {
+				c.source[key] = layer
+			}
+		}
+		before = after
+	}
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		if err := yaml.UnmarshalWithOptions(text, &c.settings, yaml.Strict()); err != nil {
+			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
+		}
+		mark("file " + path)
+	}
+	options := env.Options{Prefix: "DREAM_", Environment: env.ToMap(environ)}
+	if err := env.ParseWithOptions(&c.settings, options); err != nil {
+		return nil, fmt.Errorf("read configuration from the environment: %w", err)
+	}
+	mark("environment")
+	if err := c.readSecretFiles(); err != nil {
+		return nil, err
+	}
+	mark("secret file")
+	return c, c.check()
+}
+
+// readSecretFiles fills each secret that is empty from the file its twin names.
+func (c *loadedConfig) readSecretFiles() error {
+	twins := []struct {
+		name string
+		file string
+		into *secret
+	}{
+		{"web.token_file", c.Web.TokenFile, &c.Web.Token},
+		{"discord.token_file", c.Discord.TokenFile, &c.Discord.Token},
+		{"slack.bot_token_file", c.Slack.BotTokenFile, &c.Slack.BotToken},
+		{"slack.app_token_file", c.Slack.AppTokenFile, &c.Slack.AppToken},
+		{"slack.signing_secret_file", c.Slack.SigningSecretFile, &c.Slack.SigningSecret},
+	}
+	for _, t := range twins {
+		if t.file == "" || *t.into != "" {
+			continue
+		}
+		text, err := os.ReadFile(t.file)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", t.name, err)
+		}
+		*t.into = secret(strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+// check refuses settings that cannot work, one sentence each.
+func (c *loadedConfig) check() error {
+	var errs []error
+	if c.Data == "" {
+		errs = append(errs, errors.New("data must name a folder"))
+	}
+	if c.Storage.Keep < time.Hour {
+		errs = append(errs, fmt.Errorf("storage.keep %v is shorter than an hour", c.Storage.Keep))
+	}
+	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
+		errs = append(errs, fmt.Errorf("log.level %q is not debug, info, warn or error", c.Log.Level))
+	}
+	if !oneOf(c.Log.Format, "auto", "text", "json") {
+		errs = append(errs, fmt.Errorf("log.format %q is not auto, text or json", c.Log.Format))
+	}
+	if !isLoopback(c.Web.Listen) && c.Web.Token == "" {
+		errs = append(errs, fmt.Errorf("web.listen %q is reachable from other machines: set web.token", c.Web.Listen))
+	}
+	return errors.Join(errs...)
+}
+
+func oneOf(s string, choices ...string) bool {
+	for _, c := range choices {
+		if s == c {
+			return true
+		}
+	}
+	return false
+}
+
+// dataFile is a path below the data folder, whose parent is created.
+func (c *loadedConfig) dataFile(elem ...string) (string, error) {
+	path := filepath.Join(append([]string{c.Data}, elem...)...)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("create the data folder: %w", err)
+	}
+	return path, nil
+}
+
+// flatten lists every leaf setting as path → text, secrets masked.
+func flatten(s settings) map[string]string {
+	out := map[string]string{}
+	walkSettings(reflect.ValueOf(s), "", func(path string, _ reflect.StructField, v reflect.Value) {
+		out[path] = fmt.Sprint(v.Interface())
+	})
+	return out
+}
+
+// walkSettings calls visit for each leaf in the order of the struct.
+func walkSettings(v reflect.Value, prefix string, visit func(path string, f reflect.StructField, v reflect.Value)) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		path := name
+		if prefix != "" {
+			path = prefix + "." + name
+		}
+		if f.Type.Kind() == reflect.Struct {
+			walkSettings(v.Field(i), path, visit)
+			continue
+		}
+		visit(path, f, v.Field(i))
+	}
+}
