@@ -1,0 +1,85 @@
+# dreamcad. Bare `make` prints this help.
+# Prerequisites (Debian/Ubuntu): apt-get install git make gcc nodejs npm python3 python3-venv; Go 1.26 from go.dev.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+CACHE := $(CURDIR)/.cache
+TOOLS := $(CACHE)/bin
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.release=$(VERSION)
+VENV := $(CURDIR)/.venv
+ARGS ?=
+
+.PHONY: help
+help: ## Print this help
+	@awk -F':.*## ' '/^[a-zA-Z0-9_-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Main job
+
+.PHONY: run
+run: build ## Start everything on http://localhost:7860 (no Redis, S3, GPU or tokens needed)
+	./bin/dream up $(ARGS)
+
+.PHONY: build
+build: web ## Build bin/dream
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/dream ./cmd/dream
+
+.PHONY: web
+web: bots/web/assets/dist/app.js ## Bundle the console's scripts (npm, lock file)
+
+WEB_SOURCES := $(wildcard bots/web/ui/src/* bots/web/ui/package.json bots/web/ui/package-lock.json bots/web/ui/*.mjs)
+bots/web/assets/dist/app.js: $(WEB_SOURCES)
+	cd bots/web/ui && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+
+##@ Checks
+
+.PHONY: test
+test: deps tools web ## Run every test that needs no GPU (installs what it needs)
+	bash scripts/test.sh
+
+.PHONY: deps
+deps: ## Install the servers and browser that tests start (apt; needs root)
+	bash scripts/deps.sh
+
+.PHONY: tools
+tools: $(TOOLS)/versitygw $(TOOLS)/gotestsum ## Build the pinned test tools
+
+$(TOOLS)/%: tools.mod tools.sum
+	@mkdir -p $(TOOLS)
+	$(GO) build -modfile=tools.mod -o $@ $$($(GO) list -modfile=tools.mod -f '{{.ImportPath}}' tool | grep '/$*$$')
+	@touch $@
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Run the linters, among them the import arrows
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: builds
+builds: ## Build the three variants: without cgo, plain, cuda
+	CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/dream
+	$(GO) build -o /dev/null ./cmd/dream
+	$(MAKE) --no-print-directory build-cuda
+
+.PHONY: build-cuda
+build-cuda: ## Build bin/dream-cuda, which uses a card when there is one
+	$(GO) build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/dream-cuda ./cmd/dream
+
+.PHONY: verify
+verify: ## Prove that generated files are current
+	bash scripts/verify.sh
+
+.PHONY: generate
+generate: ## Write the generated files again
+	$(GO) generate ./...
+	$(GO) run ./cmd/dream config docs > docs/configuration.md
+
+.PHONY: security
+security: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## gosec, govulncheck and npm audit, as far as their databases can be reached
+	$(TOOLS)/golangci-lint run --enable-only gosec ./...
+	$(TOOLS)/govulncheck ./... || echo "govulncheck: its database could not be reached or it found something (above)"
+	cd bots/web/ui && npm audit --omit=dev || echo "npm audit: its database could not be reached or it found something (above)"
+
+.PHONY: bench
+bench: ## Run the Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
