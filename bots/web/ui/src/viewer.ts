@@ -1,0 +1,2 @@
+// Loaded only when a model is shown: the viewer is most of the bytes.
+import "@google/model-viewer";
