@@ -1,0 +1,27 @@
+package cpu
+
+import (
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"dreamcad/inference/device/devicetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) {
+	for _, name := range KernelNames() {
+		for _, threads := range []int{1, 3} {
+			t.Run(fmt.Sprint(name, threads), func(t *testing.T) {
+				d, err := New(Options{Kernels: name, Threads: threads})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				devicetest.Run(t, d, 3e-6)
+			})
+		}
+	}
+}

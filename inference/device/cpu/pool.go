@@ -1,0 +1,132 @@
+package cpu
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// job is a parallel loop: run is called once for each task 0..tasks-1. Tasks
+// write disjoint memory and do not depend on which worker runs them, so the
+// result does not depend on the number of workers.
+type job struct {
+	tasks int
+	run   func(w *worker, task int)
+	next  atomic.Int64
+	done  atomic.Int64
+}
+
+// worker is one thread's own memory.
+type worker struct {
+	tile    tile
+	row     rowArgs
+	taps    []int
+	scratch []float32
+	coef    []float32 // scale and shift of a norm, for each channel
+	stage   []float32 // one tile of outputs, or two
+	wake    chan struct{}
+	parked  atomic.Bool
+}
+
+// pool runs jobs on persistent workers. The caller of run is the first of them.
+// Between jobs the others spin for a moment, because the next job follows
+// within microseconds inside a network, and then sleep.
+type pool struct {
+	workers []*worker
+	current atomic.Pointer[job]
+	round   atomic.Uint64
+	stopped atomic.Bool
+	wg      sync.WaitGroup
+}
+
+const spins = 200 // of pause, some ten microseconds in all
+
+func newPool(threads int) *pool {
+	p := &pool{}
+	for i := range threads {
+		w := &worker{wake: make(chan struct{}, 1)}
+		p.workers = append(p.workers, w)
+		if i > 0 {
+			p.wg.Go(func() { p.serve(w) })
+		}
+	}
+	return p
+}
+
+func (p *pool) close() {
+	p.stopped.Store(true)
+	p.round.Add(1)
+	for _, w := range p.workers[1:] {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+	p.wg.Wait()
+}
+
+func (p *pool) serve(w *worker) {
+	var seen uint64
+	for {
+		for i := 0; p.round.Load() == seen; i++ {
+			if i < spins {
+				pause()
+				continue
+			}
+			w.parked.Store(true)
+			if p.round.Load() == seen {
+				<-w.wake
+			}
+			w.parked.Store(false)
+		}
+		seen = p.round.Load()
+		if p.stopped.Load() {
+			return
+		}
+		if j := p.current.Load(); j != nil {
+			j.work(w)
+		}
+	}
+}
+
+func (j *job) work(w *worker) {
+	for {
+		i := int(j.next.Add(1)) - 1
+		if i >= j.tasks {
+			return
+		}
+		j.run(w, i)
+		j.done.Add(1)
+	}
+}
+
+// run returns when every task is done. Only one run at a time. A worker that
+// wakes late finds no task left, or one of a later run of the same job, which it
+// may as well do.
+func (p *pool) run(j *job) {
+	if j.tasks == 0 {
+		return
+	}
+	j.done.Store(0)
+	j.next.Store(0)
+	if j.tasks > 1 && len(p.workers) > 1 {
+		p.current.Store(j)
+		p.round.Add(1)
+		for _, w := range p.workers[1:] {
+			if w.parked.Load() {
+				select {
+				case w.wake <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}
+	j.work(p.workers[0])
+	for i := 0; j.done.Load() < int64(j.tasks); i++ {
+		if i < spins {
+			pause()
+		} else {
+			runtime.Gosched()
+		}
+	}
+}
