@@ -126,3 +126,11 @@ type Switch struct {
 	Why   string    `json:"why,omitempty"`
 	Since time.Time `json:"since"`
 }
+
+// Rest is the status of lines that are neither done nor failed.
+func (b *Batch) Rest() Status {
+	if b.State == BatchCancelled || b.State == BatchEnded {
+		return Cancelled
+	}
+	return Queued
+}

@@ -99,7 +99,7 @@ const (
 	MaxResult     = 32 << 10
 	MaxCheckpoint = 1 << 10
 	MaxRecord     = 64 << 10 // one State record
-	maxKey        = 200
+	MaxKey        = 200      // bytes of an idempotency key, a user, a name
 	maxSeed       = 1 << 53
 	// MinEnding is how many characters of a job id's end name it.
 	MinEnding = 6
@@ -156,11 +156,11 @@ func (r *Request) check() error {
 		return invalid("The class %q is unknown; use interactive or bulk.", r.Class)
 	case r.Seed != nil && (*r.Seed < 0 || *r.Seed >= maxSeed):
 		return invalid("The seed must be a whole number from 0 to %d.", int64(maxSeed-1))
-	case len(r.Key) > maxKey:
-		return invalid("The idempotency key is longer than %d bytes.", maxKey)
+	case len(r.Key) > MaxKey:
+		return invalid("The idempotency key is longer than %d bytes.", MaxKey)
 	case r.Requester.Platform == "" || r.Requester.ID == "":
 		return invalid("The request names no requester.")
-	case len(r.Requester.User()) > maxKey || strings.ContainsAny(r.Requester.User(), "\x00\n"):
+	case len(r.Requester.User()) > MaxKey || strings.ContainsAny(r.Requester.User(), "\x00\n"):
 		return invalid("The requester's id is too long or holds control characters.")
 	case len(r.Model) > 64 || strings.ContainsFunc(r.Model, func(c rune) bool { return c <= ' ' || c > '~' || c == '/' }):
 		return invalid("The model name %q is not possible.", r.Model)

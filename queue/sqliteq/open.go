@@ -1,0 +1,297 @@
+// Package sqliteq keeps the queue in one SQLite file: the default without
+// Redis. Processes of one host may share the file; it must not lie on a
+// network file system.
+package sqliteq
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"dreamcad/queue"
+)
+
+// Queue is the SQLite backend; it fulfils [queue.Queue].
+type Queue struct {
+	cfg   queue.Config
+	path  string
+	clock func() time.Time
+	// One writer connection: SQLite has one writer anyway, and waiting here is
+	// fair where its busy handler is not.
+	w, r *sql.DB
+
+	mu   sync.Mutex
+	wake chan struct{} // closed and replaced at each change that someone may wait for
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// Options are for tests.
+type Options struct {
+	// Clock replaces the host's clock.
+	Clock func() time.Time
+	// NoSync gives up durability against power cuts for speed.
+	NoSync bool
+}
+
+// pollEvery is how often waiting callers look for changes of other processes.
+const pollEvery = 200 * time.Millisecond
+
+// Path takes the file out of a URL sqlite:///PATH.
+func Path(rawURL string) (string, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "sqlite" {
+		return "", fmt.Errorf("queue URL %q: want sqlite:///PATH", rawURL)
+	}
+	p := u.Path
+	if u.Host != "" { // sqlite://relative/path
+		p = u.Host + p
+	}
+	if p == "" || p == "/" {
+		return "", fmt.Errorf("queue URL %q names no file", rawURL)
+	}
+	return p, nil
+}
+
+// Open opens or creates the file and brings its schema up to date. A file of
+// a newer schema is refused with [queue.CodeVersion].
+func Open(ctx context.Context, path string, cfg queue.Config, o Options) (*Queue, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("open queue %q: %w", path, err)
+	}
+	q := &Queue{cfg: cfg, path: path, clock: o.Clock, wake: make(chan struct{})}
+	if q.clock == nil {
+		q.clock = time.Now
+	}
+	sync := "FULL"
+	if o.NoSync {
+		sync = "OFF"
+	}
+	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)&_pragma=synchronous(" + sync + ")"
+	var err error
+	if q.w, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+		return nil, fmt.Errorf("open queue %q: %w", path, err)
+	}
+	q.w.SetMaxOpenConns(1)
+	if q.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+		return nil, errors.Join(fmt.Errorf("open queue %q: %w", path, err), q.w.Close())
+	}
+	q.r.SetMaxOpenConns(4)
+	if err := q.migrate(ctx); err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
+	return q, nil
+}
+
+// Close closes the file.
+func (q *Queue) Close() error { return errors.Join(q.w.Close(), q.r.Close()) }
+
+func (q *Queue) migrate(ctx context.Context) error {
+	return q.write(ctx, "migrate queue", func(t *tx) error {
+		var v int
+		t.get("PRAGMA user_version")(&v)
+		if t.err != nil {
+			return t.err
+		}
+		if v > schemaVersion {
+			return &queue.Error{Code: queue.CodeVersion, Doing: "open queue " + q.path,
+				Sentence: fmt.Sprintf("This queue file has schema %d, newer than the %d that this program knows: update the program.", v, schemaVersion)}
+		}
+		for ; v < schemaVersion; v++ {
+			t.exec(migrations[v])
+			t.exec(fmt.Sprintf("PRAGMA user_version=%d", v+1))
+		}
+		return t.err
+	})
+}
+
+// tx is a transaction that keeps its first error, so that code reads top down.
+type tx struct {
+	*sql.Tx
+	ctx  context.Context
+	q    *Queue
+	now  int64 // ms
+	err  error
+	wake bool
+}
+
+// fail keeps the first error.
+func (t *tx) fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *tx) exec(query string, args ...any) int64 {
+	if t.err != nil {
+		return 0
+	}
+	r, err := t.ExecContext(t.ctx, query, args...)
+	if err != nil {
+		t.err = err
+		return 0
+	}
+	n, _ := r.RowsAffected()
+	return n
+}
+
+// get scans the first row; the answer is false if there is none.
+func (t *tx) get(query string, args ...any) func(dst ...any) bool {
+	return func(dst ...any) bool {
+		if t.err != nil {
+			return false
+		}
+		err := t.QueryRowContext(t.ctx, query, args...).Scan(dst...)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			t.err = err
+		}
+		return err == nil
+	}
+}
+
+// each calls f for each row after all rows have been read, so that f may query.
+func each[T any](t *tx, scan func(*sql.Rows, *T) error, query string, args ...any) []T {
+	if t.err != nil {
+		return nil
+	}
+	out, err := rows(t.ctx, t.Tx, scan, query, args...)
+	if err != nil {
+		t.err = err
+	}
+	return out
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func rows[T any](ctx context.Context, db querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
+	rs, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rs.Close()
+	var out []T
+	for rs.Next() {
+		var v T
+		if err := scan(rs, &v); err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rs.Err()
+}
+
+func one[T any](rs *sql.Rows, v *T) error { return rs.Scan(v) }
+
+func (q *Queue) now() int64 { return q.clock().UnixMilli() }
+
+// write runs f in an immediate transaction.
+func (q *Queue) write(ctx context.Context, doing string, f func(*tx) error) error {
+	x, err := q.w.BeginTx(ctx, nil)
+	if err != nil {
+		return wrap(doing, err)
+	}
+	t := &tx{Tx: x, ctx: ctx, q: q, now: q.now()}
+	err = f(t)
+	if err == nil {
+		err = t.err
+	}
+	if err == nil {
+		err = x.Commit()
+	} else {
+		_ = x.Rollback() // the first error tells more
+	}
+	if err != nil {
+		return wrap(doing, err)
+	}
+	if t.wake {
+		q.notify()
+	}
+	return nil
+}
+
+// read runs f in a read transaction: one consistent picture.
+func (q *Queue) read(ctx context.Context, doing string, f func(*tx) error) error {
+	x, err := q.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return wrap(doing, err)
+	}
+	defer func() { _ = x.Rollback() }()
+	t := &tx{Tx: x, ctx: ctx, q: q, now: q.now()}
+	err = f(t)
+	if err == nil {
+		err = t.err
+	}
+	return wrap(doing, err)
+}
+
+// wrap turns driver errors into the contract's; errors with a code pass.
+func wrap(doing string, err error) error {
+	if err == nil || queue.CodeOf(err) != "" {
+		return err
+	}
+	if se, ok := errors.AsType[*sqlite.Error](err); ok && se.Code()&0xff == sqlite3.SQLITE_FULL || strings.Contains(err.Error(), "no space left") {
+		return &queue.Error{Code: queue.CodeFull, Doing: doing, Err: err, Sentence: "The disk of the queue is full, so this was not accepted; the operators have to make room."}
+	}
+	return queue.Unavailable(doing, err)
+}
+
+func (q *Queue) notify() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	close(q.wake)
+	q.wake = make(chan struct{})
+}
+
+// waiter returns a channel that is closed at the next change in this process.
+func (q *Queue) waiter() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.wake
+}
+
+// await repeats f until it says done, the wait is over, or ctx ends. Changes
+// of this process are seen at once, those of others within pollEvery.
+func (q *Queue) await(ctx context.Context, wait time.Duration, f func() (bool, error)) error {
+	end := time.Now().Add(wait)
+	for {
+		ch := q.waiter()
+		if done, err := f(); done || err != nil {
+			return err
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return nil
+		}
+		tm := time.NewTimer(min(left, pollEvery))
+		select {
+		case <-ctx.Done():
+			tm.Stop()
+			return ctx.Err()
+		case <-ch:
+		case <-tm.C:
+		}
+		tm.Stop()
+	}
+}
+
+func at(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

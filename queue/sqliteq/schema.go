@@ -1,0 +1,57 @@
+package sqliteq
+
+// schemaVersion is PRAGMA user_version; migrations[i] leads from i to i+1.
+const schemaVersion = 1
+
+var migrations = []string{`
+CREATE TABLE jobs(
+ seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, rid TEXT NOT NULL,
+ req TEXT NOT NULL, fp TEXT NOT NULL, class TEXT NOT NULL, pool TEXT NOT NULL, sort TEXT NOT NULL, user TEXT NOT NULL,
+ batch TEXT NOT NULL, line INTEGER NOT NULL, quotas TEXT NOT NULL,
+ status TEXT NOT NULL, held INTEGER NOT NULL DEFAULT 0,
+ submitted INTEGER NOT NULL, waiting INTEGER NOT NULL DEFAULT 0, started INTEGER NOT NULL DEFAULT 0, ended INTEGER NOT NULL DEFAULT 0,
+ notbefore INTEGER NOT NULL DEFAULT 0, deadline INTEGER NOT NULL DEFAULT 0, eta INTEGER NOT NULL DEFAULT 0,
+ attempt INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
+ died INTEGER NOT NULL DEFAULT 0, crashers TEXT NOT NULL DEFAULT '',
+ lease TEXT NOT NULL DEFAULT '', fin TEXT NOT NULL DEFAULT '', worker TEXT NOT NULL DEFAULT '', wname TEXT NOT NULL DEFAULT '', beside INTEGER NOT NULL DEFAULT 0,
+ progress TEXT NOT NULL DEFAULT '', views TEXT NOT NULL DEFAULT '', viewsby TEXT NOT NULL DEFAULT '', ckpt TEXT NOT NULL DEFAULT '',
+ failure TEXT NOT NULL DEFAULT '', result TEXT NOT NULL DEFAULT '',
+ est REAL NOT NULL DEFAULT 0, charged REAL NOT NULL DEFAULT 0, used REAL NOT NULL DEFAULT 0,
+ evseq INTEGER NOT NULL DEFAULT 0, asked TEXT NOT NULL DEFAULT '', yielded INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX jobs_line ON jobs(class, pool, user, seq) WHERE status='queued' AND held=0;
+CREATE INDEX jobs_wait ON jobs(class, waiting) WHERE status='queued' AND held=0;
+CREATE INDEX jobs_lease ON jobs(deadline) WHERE status='leased';
+CREATE INDEX jobs_later ON jobs(notbefore) WHERE status='scheduled';
+CREATE INDEX jobs_ended ON jobs(status, ended);
+CREATE INDEX jobs_rid ON jobs(rid);
+CREATE INDEX jobs_user ON jobs(user, seq);
+CREATE INDEX jobs_batch ON jobs(batch, status, seq) WHERE batch<>'';
+CREATE TABLE lines(class TEXT, pool TEXT, user TEXT, n INTEGER NOT NULL, parked INTEGER NOT NULL, vt REAL NOT NULL, PRIMARY KEY(class, pool, user)) WITHOUT ROWID;
+CREATE INDEX lines_order ON lines(class, pool, parked, vt);
+CREATE INDEX lines_user ON lines(user, class);
+CREATE TABLE shares(user TEXT, class TEXT, vt REAL NOT NULL, at INTEGER NOT NULL, PRIMARY KEY(user, class)) WITHOUT ROWID;
+CREATE TABLE users(user TEXT PRIMARY KEY, weight REAL NOT NULL DEFAULT 1, queued INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE counters(name TEXT PRIMARY KEY, n REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE durations(i INTEGER PRIMARY KEY AUTOINCREMENT, sort TEXT NOT NULL, sec REAL NOT NULL);
+CREATE INDEX durations_sort ON durations(sort, i);
+CREATE TABLE keys(key TEXT PRIMARY KEY, job TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX keys_until ON keys(until);
+CREATE TABLE poison(fp TEXT PRIMARY KEY, job TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE switches(scope TEXT, name TEXT, why TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY(scope, name)) WITHOUT ROWID;
+CREATE TABLE workers(name TEXT PRIMARY KEY, worker TEXT NOT NULL, info TEXT NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE stream(id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX stream_topic ON stream(topic, id);
+CREATE TABLE cursors(consumer TEXT PRIMARY KEY, pos INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE firing(code TEXT, key TEXT, body TEXT NOT NULL, PRIMARY KEY(code, key)) WITHOUT ROWID;
+CREATE TABLE batches(id TEXT PRIMARY KEY, body TEXT NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, total INTEGER NOT NULL, cursor INTEGER NOT NULL,
+ redo INTEGER NOT NULL, redoleft INTEGER NOT NULL, out INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
+ created INTEGER NOT NULL, ended INTEGER NOT NULL, round INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX batches_owner ON batches(owner, created);
+CREATE TABLE bits(batch TEXT, map TEXT, chunk INTEGER, bits BLOB NOT NULL, PRIMARY KEY(batch, map, chunk)) WITHOUT ROWID;
+CREATE TABLE reasons(batch TEXT, line INTEGER, reason TEXT NOT NULL, PRIMARY KEY(batch, line)) WITHOUT ROWID;
+CREATE TABLE records(key TEXT PRIMARY KEY, value BLOB NOT NULL, version TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX records_until ON records(until) WHERE until>0;
+CREATE TABLE sums(key TEXT PRIMARY KEY, n INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX sums_until ON sums(until) WHERE until>0;
+CREATE TABLE locks(name TEXT PRIMARY KEY, token TEXT NOT NULL, number INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+`}

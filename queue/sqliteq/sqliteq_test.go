@@ -1,0 +1,34 @@
+package sqliteq_test
+
+import (
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/queue/sqliteq"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t testing.TB, cfg queue.Config) queuetest.Subject {
+	t.Helper()
+	var shift atomic.Int64
+	q, err := sqliteq.Open(t.Context(), filepath.Join(t.TempDir(), "queue.db"), cfg, sqliteq.Options{
+		Clock: func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return queuetest.Subject{Queue: q, Advance: func(d time.Duration) { shift.Add(int64(d)) }}
+}
+
+func TestConformance(t *testing.T) { queuetest.Run(t, open) }
