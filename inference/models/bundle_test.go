@@ -169,8 +169,8 @@ func TestDamagedBundle(t *testing.T) {
 	if _, err := b.OpenTokenizer(); err == nil || !strings.Contains(err.Error(), "merges.txt") {
 		t.Errorf("half of the merges: %v", err)
 	}
-	b.Files.Weights.Name = "weights.onnx"
-	if _, err := b.OpenWeights(); err == nil || !strings.Contains(err.Error(), "format") {
+	b.Files.Weights.Name = "merges.txt"
+	if _, err := b.OpenWeights(); err == nil || !strings.Contains(err.Error(), "not a safetensors file") {
 		t.Errorf("a foreign format: %v", err)
 	}
 }

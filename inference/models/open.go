@@ -45,14 +45,11 @@ func OpenDir(dir string) (*Bundle, error) {
 func (b *Bundle) Dir() string { return b.dir }
 
 // OpenWeights opens the weights: mapped when the bundle is a folder, in memory
-// when it is embedded. The caller closes them.
+// (safetensors only) when it is embedded. The caller closes them.
 func (b *Bundle) OpenWeights() (weights.Source, error) {
 	name := b.Files.Weights.Name
-	if ext := filepath.Ext(name); ext != ".safetensors" {
-		return nil, fmt.Errorf("open model %q: %q is not a format that can be read (.safetensors)", b.Name, name)
-	}
 	if b.dir != "" {
-		return weights.OpenSafetensors(filepath.Join(b.dir, name))
+		return weights.Open(filepath.Join(b.dir, name))
 	}
 	data, err := fs.ReadFile(b.fsys, name)
 	if err != nil {
