@@ -1,0 +1,6 @@
+package distill
+
+// pit is the hollow of an open vessel.
+type pit struct {
+	Wall, Floor float64
+}

@@ -1,0 +1,152 @@
+package field
+
+import (
+	"math"
+	"slices"
+)
+
+// Mask finds the object on the grey background. Thresholds are of the largest
+// difference of a channel from the background. The limits come from experiments with
+// the mini model: glass is nearly the colour of the background, and the decoder
+// leaves a faint fringe around objects.
+func Mask(im Image) []bool {
+	const (
+		object = 0.02  // above: certainly not background
+		glass  = 0.015 // an enclosed hole with a larger median is see-through, not open
+		fringe = 0.045 // pixels at the edge below this are peeled
+		speck  = 8     // pixels; smaller pieces and holes are noise
+	)
+	n := im.Size
+	diff := make([]float32, n*n)
+	m := make([]bool, n*n)
+	for i := range diff {
+		for c := range 3 {
+			diff[i] = max(diff[i], float32(math.Abs(float64(im.Pix[i*3+c]-Background))))
+		}
+		m[i] = diff[i] > object
+	}
+	for _, hole := range components(m, n, false) {
+		if hole.border {
+			continue
+		}
+		if len(hole.pixels) <= speck || median(diff, hole.pixels) > glass {
+			for _, i := range hole.pixels {
+				m[i] = true
+			}
+		}
+	}
+	rim := dilateSquare(m, n)
+	for i := range m {
+		if rim[i] && diff[i] < fringe {
+			m[i] = false
+		}
+	}
+	parts := components(m, n, true)
+	for _, p := range parts {
+		if len(parts) > 1 && len(p.pixels) <= speck {
+			for _, i := range p.pixels {
+				m[i] = false
+			}
+		}
+	}
+	return m
+}
+
+type component struct {
+	pixels []int
+	border bool // touches the image's border
+}
+
+// components are the 4-connected pieces of the pixels equal to value.
+func components(m []bool, n int, value bool) []component {
+	seen := make([]bool, len(m))
+	var out []component
+	var stack []int
+	for i := range m {
+		if seen[i] || m[i] != value {
+			continue
+		}
+		var c component
+		stack = append(stack[:0], i)
+		seen[i] = true
+		for len(stack) > 0 {
+			p := stack[len(stack)-1]
+			stack = stack[:len(stack)-1]
+			c.pixels = append(c.pixels, p)
+			x, y := p%n, p/n
+			if x == 0 || y == 0 || x == n-1 || y == n-1 {
+				c.border = true
+			}
+			for _, d := range [4][2]int{{-1, 0}, {1, 0}, {0, -1}, {0, 1}} {
+				u, v := x+d[0], y+d[1]
+				if u < 0 || v < 0 || u >= n || v >= n || seen[v*n+u] || m[v*n+u] != value {
+					continue
+				}
+				seen[v*n+u] = true
+				stack = append(stack, v*n+u)
+			}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func median(v []float32, at []int) float32 {
+	s := make([]float32, len(at))
+	for i, k := range at {
+		s[i] = v[k]
+	}
+	slices.Sort(s)
+	if len(s)%2 == 0 {
+		return (s[len(s)/2-1] + s[len(s)/2]) / 2
+	}
+	return s[len(s)/2]
+}
+
+// dilateSquare marks the pixels of which one of the 8 neighbours, or they
+// themselves, are unset.
+func dilateSquare(m []bool, n int) []bool {
+	out := make([]bool, len(m))
+	for y := range n {
+		for x := range n {
+			for v := max(0, y-1); v <= min(n-1, y+1); v++ {
+				for u := max(0, x-1); u <= min(n-1, x+1); u++ {
+					if !m[v*n+u] {
+						out[y*n+x] = true
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Dilate grows a size×size mask by steps in the four directions.
+func Dilate(m []bool, size, steps int) []bool {
+	cur := slices.Clone(m)
+	for range steps {
+		next := slices.Clone(cur)
+		for y := range size {
+			for x := range size {
+				if !cur[y*size+x] {
+					continue
+				}
+				i := y*size + x
+				if x > 0 {
+					next[i-1] = true
+				}
+				if x < size-1 {
+					next[i+1] = true
+				}
+				if y > 0 {
+					next[i-size] = true
+				}
+				if y < size-1 {
+					next[i+size] = true
+				}
+			}
+		}
+		cur = next
+	}
+	return cur
+}
