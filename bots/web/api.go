@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
+	"dreamcad/bots"
 	"dreamcad/bots/parse"
 	"dreamcad/queue"
 )
@@ -111,41 +113,83 @@ func (s *Server) load(r *http.Request, id string) (jobView, error) {
 	return s.view(j, place), nil
 }
 
+// buttonView is a button below an answer; pressing it sends the id back.
+type buttonView struct {
+	ID      string `json:"id"`
+	Label   string `json:"label"`
+	Confirm string `json:"confirm,omitempty"`
+	Danger  bool   `json:"danger,omitempty"`
+}
+
+// command runs a typed line or a pressed button and answers with what the
+// service says, the job that it is about, and links in place of attachments.
 func (s *Server) command(w http.ResponseWriter, r *http.Request) {
 	var body struct {
-		Line string `json:"line"`
+		Line   string `json:"line"`
+		Button string `json:"button"`
+		Key    string `json:"key"` // the page's id of this wish: a repeated request makes one job
 	}
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxCommand))
-	if err := decoder.Decode(&body); err != nil {
+	if err := decoder.Decode(&body); err != nil || len(body.Key) > 100 {
 		refuse(w, http.StatusBadRequest, "The request is not JSON of the form {\"line\": \"/dream …\"}, or it is larger than 64 kB.")
 		return
 	}
-	answer := s.deps.Commands.Line(r.Context(), body.Line, requester(), queue.Origin{Platform: "web"})
-	reply := struct {
-		Text  string    `json:"text"`
-		Error bool      `json:"error,omitempty"`
-		Job   *jobView  `json:"job,omitempty"`
-		Jobs  []jobView `json:"jobs,omitempty"`
-	}{Text: answer.Text, Error: answer.Refused}
-	if answer.Job != "" {
-		if v, err := s.load(r, answer.Job); err == nil {
-			reply.Job = &v
-		}
+	c := bots.Command{From: Requester(), Origin: queue.Origin{Platform: "web"}}
+	if body.Key != "" {
+		c.Key = "web/" + body.Key
 	}
-	for _, id := range answer.Jobs {
-		if v, err := s.load(r, id); err == nil {
-			reply.Jobs = append(reply.Jobs, v)
+	var reply bots.Reply
+	if body.Button != "" {
+		if err := bots.ParseButton(body.Button, &c); err != nil {
+			refuse(w, http.StatusBadRequest, "This button is not known here.")
+			return
 		}
+		reply = s.deps.Commands.Execute(r.Context(), c)
+	} else {
+		reply = s.deps.Commands.Line(r.Context(), body.Line, c)
 	}
 	status := http.StatusOK
-	if answer.Refused {
+	if reply.Refused {
 		status = http.StatusUnprocessableEntity
 	}
-	answerJSON(w, status, reply)
+	answerJSON(w, status, s.reply(r, reply))
+}
+
+// replyView is an answer as the API shows it.
+type replyView struct {
+	Text    string       `json:"text"`
+	Error   bool         `json:"error,omitempty"`
+	Buttons []buttonView `json:"buttons,omitempty"`
+	Job     *jobView     `json:"job,omitempty"`
+	Jobs    []jobView    `json:"jobs,omitempty"`
+}
+
+func (s *Server) reply(r *http.Request, reply bots.Reply) replyView {
+	lines := []string{bots.PlainText.Encode(reply.Text)}
+	for _, f := range reply.Fields {
+		lines = append(lines, bots.PlainText.Encode(f.Name)+": "+bots.PlainText.Encode(f.Value))
+	}
+	v := replyView{Text: strings.Join(lines, "\n"), Error: reply.Refused}
+	for _, b := range reply.Buttons {
+		if b.ID != "" {
+			v.Buttons = append(v.Buttons, buttonView{b.ID, b.Label, b.Confirm, b.Style == bots.Danger})
+		}
+	}
+	if reply.Job != "" {
+		if job, err := s.load(r, reply.Job); err == nil {
+			v.Job = &job
+		}
+	}
+	for _, id := range reply.Jobs {
+		if job, err := s.load(r, id); err == nil {
+			v.Jobs = append(v.Jobs, job)
+		}
+	}
+	return v
 }
 
 func (s *Server) listJobs(w http.ResponseWriter, r *http.Request) {
-	jobs, err := s.deps.Jobs.List(r.Context(), queue.Filter{User: requester().User(), Limit: 60})
+	jobs, err := s.deps.Jobs.List(r.Context(), queue.Filter{User: Requester().User(), Limit: 60})
 	if err != nil {
 		s.fail(w, r, err)
 		return

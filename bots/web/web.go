@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"time"
 
+	"dreamcad/bots"
 	"dreamcad/queue"
 	"dreamcad/storage"
 	"dreamcad/storage/links"
@@ -44,17 +45,10 @@ type Jobs interface {
 	End(ctx context.Context) (string, error)
 }
 
-// Answer is what a command line led to.
-type Answer struct {
-	Text    string
-	Refused bool // the text says why
-	Job     string
-	Jobs    []string
-}
-
-// Commands runs one command line for a requester; see bots.Service.
+// Commands executes what people type and click; *bots.Service does.
 type Commands interface {
-	Line(ctx context.Context, line string, from queue.Requester, origin queue.Origin) Answer
+	Line(ctx context.Context, line string, c bots.Command) bots.Reply
+	Execute(ctx context.Context, c bots.Command) bots.Reply
 }
 
 // Deps are the console's collaborators.
@@ -169,8 +163,8 @@ func (s *Server) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// requester is who uses the console: there is one, the owner of the token.
-func requester() queue.Requester {
+// Requester is who uses the console: there is one person, the owner of the token.
+func Requester() queue.Requester {
 	return queue.Requester{Platform: "web", ID: "console"}
 }
 

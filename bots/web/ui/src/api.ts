@@ -27,22 +27,35 @@ export interface Job {
   can_cancel: boolean;
 }
 
+export interface Button {
+  id: string;
+  label: string;
+  confirm?: string;
+  danger?: boolean;
+}
+
 export interface Reply {
   text: string;
   error?: boolean;
+  buttons?: Button[];
   job?: Job;
   jobs?: Job[];
 }
 
-/** Runs one command line. A refused command is a Reply with error set. */
-export async function command(line: string): Promise<Reply> {
+async function send(wish: object): Promise<Reply> {
   const response = await fetch("/api/command", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ line }),
+    body: JSON.stringify({ ...wish, key: [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16)).join("") }),
   });
   return (await response.json()) as Reply;
 }
+
+/** Runs one command line. A refused command is a Reply with error set. */
+export const command = (line: string): Promise<Reply> => send({ line });
+
+/** Presses a button of an earlier reply. */
+export const press = (button: Button): Promise<Reply> => send({ button: button.id });
 
 export async function jobs(): Promise<Job[]> {
   const response = await fetch("/api/jobs");

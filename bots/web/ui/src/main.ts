@@ -1,4 +1,4 @@
-import { command, jobs, type Job } from "./api";
+import { command, jobs, press, type Button, type Job, type Reply } from "./api";
 import { el } from "./dom";
 import { JobCard } from "./jobcard";
 
@@ -32,16 +32,34 @@ function consolePage(form: HTMLFormElement): void {
   void gallery();
 }
 
-async function run(line: string, say: (line: string, ...answer: Node[]) => void): Promise<void> {
+type Say = (line: string, ...answer: Node[]) => void;
+
+async function run(line: string, say: Say): Promise<void> {
+  await answer(line, command(line), say);
+}
+
+async function answer(line: string, wish: Promise<Reply>, say: Say): Promise<void> {
   try {
-    const reply = await command(line);
+    const reply = await wish;
     const parts: Node[] = [el("p", { class: reply.error ? "reply error" : "reply" }, reply.text)];
+    // A job's card has its own Cancel.
+    const buttons = (reply.buttons ?? []).filter((b) => !(reply.job && b.id.startsWith("v1:cancel:")));
+    if (buttons.length > 0) parts.push(el("p", { class: "buttons" }, ...buttons.map((b) => button(b, say))));
     if (reply.job) parts.push(new JobCard(reply.job, false).node);
     if (reply.jobs) parts.push(table(reply.jobs));
     say(line, ...parts);
   } catch {
     say(line, el("p", { class: "reply error" }, "dreamcad does not answer; is it still running?"));
   }
+}
+
+function button(b: Button, say: Say): Node {
+  const node = el("button", { type: "button", class: "quiet" }, b.label);
+  node.addEventListener("click", () => {
+    if (b.confirm && !window.confirm(b.confirm)) return;
+    void answer(b.label, press(b), say);
+  });
+  return node;
 }
 
 function table(list: Job[]): Node {
