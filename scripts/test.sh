@@ -22,6 +22,10 @@ if [ -f inference/models/mini/train/smoke.py ]; then
   /usr/bin/python3 inference/models/mini/train/smoke.py
 fi
 
+step "CLIP's merges, for the tokenizer's tests"
+inference/tokenizer/fetch-clip-merges.sh "$cache/clip-merges.txt.gz"
+export DREAM_CLIP_MERGES="$cache/clip-merges.txt.gz"
+
 step "Go tests"
 gotestsum --format pkgname --hide-summary=skipped -- -timeout 20m -p 2 ./...
 

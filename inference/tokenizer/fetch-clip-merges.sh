@@ -9,7 +9,12 @@ digest() { sha256sum "$1" | cut -d' ' -f1; }
 if [ -f "$out" ] && [ "$(digest "$out")" = "$want" ]; then exit 0; fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$tmp" open_clip_torch==2.32.0
+python=python3
+if ! python3 -m pip --version >/dev/null 2>&1; then
+	python3 -m venv "$tmp/venv"
+	python="$tmp/venv/bin/python"
+fi
+"$python" -m pip download --quiet --no-deps --only-binary=:all: --dest "$tmp" open_clip_torch==2.32.0
 python3 -m zipfile -e "$tmp"/open_clip_torch-*.whl "$tmp/wheel"
 got=$(digest "$tmp/wheel/open_clip/bpe_simple_vocab_16e6.txt.gz")
 if [ "$got" != "$want" ]; then
