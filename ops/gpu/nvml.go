@@ -1,0 +1,210 @@
+//go:build cgo && linux
+
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+)
+
+// Sensors reads the cards of this host. Its methods are safe for concurrent use.
+type Sensors struct {
+	mu     sync.Mutex
+	lib    nvml.Interface
+	cards  []card
+	driver Driver
+	events nvml.EventSet // nil: Xids cannot be watched
+}
+
+type card struct {
+	device nvml.Device
+	index  int
+	uuid   string
+	name   string
+}
+
+// ErrNoDriver means that no NVIDIA driver (or no card) is here.
+var ErrNoDriver = errors.New("no NVIDIA driver was found")
+
+// Open initialises NVML. ErrNoDriver is the ordinary answer of a host without cards.
+func Open() (*Sensors, error) { return open(nvml.New()) }
+
+func open(lib nvml.Interface) (*Sensors, error) {
+	if ret := lib.Init(); ret != nvml.SUCCESS {
+		if ret == nvml.ERROR_LIBRARY_NOT_FOUND || ret == nvml.ERROR_DRIVER_NOT_LOADED {
+			return nil, ErrNoDriver
+		}
+		return nil, fmt.Errorf("initialise NVML: %s", text(ret))
+	}
+	s := &Sensors{lib: lib}
+	if v, ret := lib.SystemGetDriverVersion(); ret == nvml.SUCCESS {
+		s.driver.Version = v
+	}
+	if v, ret := lib.SystemGetCudaDriverVersion(); ret == nvml.SUCCESS {
+		s.driver.CUDA = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+	}
+	n, ret := lib.DeviceGetCount()
+	if ret != nvml.SUCCESS {
+		_ = lib.Shutdown()
+		return nil, fmt.Errorf("count the cards: %s", text(ret))
+	}
+	if set, ret := lib.EventSetCreate(); ret == nvml.SUCCESS {
+		s.events = set
+	}
+	for i := range n {
+		device, ret := lib.DeviceGetHandleByIndex(i)
+		if ret != nvml.SUCCESS {
+			s.cards = append(s.cards, card{index: i, name: text(ret)})
+			continue
+		}
+		c := card{device: device, index: i}
+		c.uuid, _ = device.GetUUID()
+		c.name, _ = device.GetName()
+		if s.events != nil {
+			_ = device.RegisterEvents(nvml.EventTypeXidCriticalError, s.events) // unsupported on some cards: Xids stay unseen
+		}
+		s.cards = append(s.cards, c)
+	}
+	return s, nil
+}
+
+// text is NVML's own words for a result.
+func text(ret nvml.Return) string { return nvml.ErrorString(ret) }
+
+// Driver describes the driver.
+func (s *Sensors) Driver() Driver { return s.driver }
+
+// Read looks at every card once. Unreadable sensors are unknown; a card that fell
+// off the bus has Lost set.
+func (s *Sensors) Read() []Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	xids := s.xids()
+	out := make([]Sample, 0, len(s.cards))
+	for _, c := range s.cards {
+		sample := c.read()
+		sample.Xids = xids[c.uuid]
+		out = append(out, sample)
+	}
+	return out
+}
+
+// xids drains the error events that arrived since the last look, by card.
+func (s *Sensors) xids() map[string][]uint64 {
+	if s.events == nil {
+		return nil
+	}
+	out := map[string][]uint64{}
+	for range 100 {
+		data, ret := s.events.Wait(0)
+		if ret != nvml.SUCCESS {
+			return out
+		}
+		if uuid, ret := data.Device.GetUUID(); ret == nvml.SUCCESS {
+			out[uuid] = append(out[uuid], data.EventData)
+		}
+	}
+	return out
+}
+
+// Close ends the use of NVML.
+func (s *Sensors) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.events != nil {
+		_ = s.events.Free()
+	}
+	if ret := s.lib.Shutdown(); ret != nvml.SUCCESS {
+		return fmt.Errorf("close NVML: %s", text(ret))
+	}
+	return nil
+}
+
+// known makes a value of a number that NVML returned with its result.
+func known[T int | uint32 | uint64 | int32](v T, ret nvml.Return) Value {
+	if ret != nvml.SUCCESS {
+		return Value{}
+	}
+	return Of(float64(v))
+}
+
+func (v Value) times(f float64) Value { v.V *= f; return v }
+
+func (c *card) read() Sample {
+	s := Sample{At: time.Now(), Index: c.index, UUID: c.uuid, Name: c.name}
+	d := c.device
+	if d == nil {
+		s.Lost = c.name
+		return s
+	}
+	t, ret := d.GetTemperature(nvml.TEMPERATURE_GPU)
+	if ret == nvml.ERROR_GPU_IS_LOST || ret == nvml.ERROR_RESET_REQUIRED {
+		s.Lost = text(ret)
+		return s
+	}
+	s.Temperature = known(t, ret)
+	s.SlowdownMargin = c.margin(s.Temperature)
+	if m, ret := d.GetMemoryInfo(); ret == nvml.SUCCESS {
+		s.MemoryUsed, s.MemoryTotal = Of(float64(m.Used)), Of(float64(m.Total))
+	}
+	if u, ret := d.GetUtilizationRates(); ret == nvml.SUCCESS {
+		s.Utilisation = Of(float64(u.Gpu))
+	}
+	s.Power = known(d.GetPowerUsage()).times(1e-3)
+	s.PowerLimit = known(d.GetEnforcedPowerLimit()).times(1e-3)
+	s.ClockSM = known(d.GetClockInfo(nvml.CLOCK_SM))
+	s.ClockMemory = known(d.GetClockInfo(nvml.CLOCK_MEM))
+	s.Fan = known(d.GetFanSpeed())
+	s.ECCErrors = known(d.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_UNCORRECTED, nvml.VOLATILE_ECC))
+	s.PCIeGen = known(d.GetCurrPcieLinkGeneration())
+	s.PCIeWidth = known(d.GetCurrPcieLinkWidth())
+	s.PCIeRead = known(d.GetPcieThroughput(nvml.PCIE_UTIL_RX_BYTES)).times(1024)
+	s.PCIeWrite = known(d.GetPcieThroughput(nvml.PCIE_UTIL_TX_BYTES)).times(1024)
+	if reasons, ret := d.GetCurrentClocksThrottleReasons(); ret == nvml.SUCCESS {
+		s.ThrottleKnown, s.Throttle = true, throttleReasons(reasons)
+	}
+	if processes, ret := d.GetComputeRunningProcesses(); ret == nvml.SUCCESS {
+		for _, p := range processes {
+			s.Processes = append(s.Processes, Process{PID: int(p.Pid), Name: processName(int(p.Pid)), Memory: Of(float64(p.UsedGpuMemory))})
+		}
+	}
+	return s
+}
+
+// margin is the distance to the card's own slowdown: newer cards report it,
+// older ones report the threshold.
+func (c *card) margin(temperature Value) Value {
+	if m, ret := c.device.GetMarginTemperature(); ret == nvml.SUCCESS {
+		return Of(float64(m.MarginTemperature))
+	}
+	limit, ret := c.device.GetTemperatureThreshold(nvml.TEMPERATURE_THRESHOLD_SLOWDOWN)
+	if ret != nvml.SUCCESS || limit == 0 || !temperature.Known {
+		return Value{}
+	}
+	return Of(float64(limit) - temperature.V)
+}
+
+// throttleReasons names the bits that mean a card is held back; idle and
+// settings by the user are none.
+func throttleReasons(bits uint64) []string {
+	var out []string
+	for _, r := range []struct {
+		bit  uint64
+		name string
+	}{
+		{nvml.ClocksThrottleReasonSwPowerCap, "power cap"},
+		{nvml.ClocksThrottleReasonHwSlowdown, "hardware slowdown"},
+		{nvml.ClocksThrottleReasonSwThermalSlowdown, "thermal (driver)"},
+		{nvml.ClocksThrottleReasonHwThermalSlowdown, "thermal (hardware)"},
+		{nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "power brake"},
+	} {
+		if bits&r.bit != 0 {
+			out = append(out, r.name)
+		}
+	}
+	return out
+}
