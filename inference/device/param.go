@@ -3,6 +3,7 @@ package device
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Weights gives a network the tensors of a checkpoint by their key.
@@ -59,51 +60,76 @@ func (p *Param) Load(dst []float32) error {
 	return nil
 }
 
-// Loader makes Params of one checkpoint and remembers the first thing that was
-// wrong, so that a network is built without an error check at each weight.
+// Loader makes the Params of one checkpoint. It gives the same Param for the same
+// key each time, and it remembers the first thing that was wrong, so that a
+// network is built without an error check at each weight.
 type Loader struct {
-	Source Weights
-	Prefix string
-	err    *error
+	prefix string
+	shared *loaded
+}
+
+type loaded struct {
+	source Weights
+	mu     sync.Mutex
+	params map[string]*Param
+	err    error
 }
 
 // NewLoader reads tensors whose keys start with prefix.
 func NewLoader(src Weights, prefix string) *Loader {
-	return &Loader{Source: src, Prefix: prefix, err: new(error)}
+	return &Loader{prefix, &loaded{source: src, params: map[string]*Param{}}}
 }
 
 // In is a loader for the keys below a further prefix; it shares the error.
-func (l *Loader) In(prefix string) *Loader {
-	return &Loader{Source: l.Source, Prefix: l.Prefix + prefix, err: l.err}
-}
+func (l *Loader) In(prefix string) *Loader { return &Loader{l.prefix + prefix, l.shared} }
 
 // Err is the first missing or wrongly shaped weight.
-func (l *Loader) Err() error { return *l.err }
+func (l *Loader) Err() error {
+	l.shared.mu.Lock()
+	defer l.shared.mu.Unlock()
+	return l.shared.err
+}
 
 // Param finds one tensor and demands its shape. A 1×1 kernel may be asked for
 // as a matrix and the reverse: trailing ones do not count.
 func (l *Loader) Param(name string, shape ...int) *Param {
-	p := &Param{Name: l.Prefix + name, Shape: shape, Tensors: []string{l.Prefix + name}, Source: l.Source}
-	got, ok := l.Source.Shape(p.Name)
+	s := l.shared
+	name = l.prefix + name
+	got, ok := s.source.Shape(name)
+	p := s.once(&Param{Name: name, Shape: shape, Tensors: []string{name}, Source: s.source})
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case *l.err != nil:
+	case s.err != nil:
 	case !ok:
-		*l.err = fmt.Errorf("the weights hold no tensor %q", p.Name)
+		s.err = fmt.Errorf("the weights hold no tensor %q", name)
 	case !slices.Equal(trim(got), trim(shape)):
-		*l.err = fmt.Errorf("tensor %q has shape %v, but the model needs %v", p.Name, got, shape)
+		s.err = fmt.Errorf("tensor %q has shape %v, but the model needs %v", name, got, shape)
 	}
 	return p
 }
 
-// Stack puts params over each other along the first dimension.
-func Stack(name string, ps ...*Param) *Param {
-	out := &Param{Name: name, Shape: slices.Clone(ps[0].Shape), Source: ps[0].Source}
+// Stack puts params of this checkpoint over each other along the first dimension.
+func (l *Loader) Stack(name string, ps ...*Param) *Param {
+	out := &Param{Name: name, Shape: slices.Clone(ps[0].Shape), Source: l.shared.source}
 	out.Shape[0] = 0
 	for _, p := range ps {
 		out.Shape[0] += p.Shape[0]
 		out.Tensors = append(out.Tensors, p.Tensors...)
 	}
-	return out
+	return l.shared.once(out)
+}
+
+// once returns the first Param of these tensors in this shape.
+func (s *loaded) once(p *Param) *Param {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := fmt.Sprint(p.Shape, p.Tensors)
+	if q := s.params[key]; q != nil {
+		return q
+	}
+	s.params[key] = p
+	return p
 }
 
 func trim(s []int) []int {

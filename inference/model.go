@@ -1,0 +1,321 @@
+// Package inference makes pictures and meshes from prompts. It knows nothing of
+// chat, queue or storage.
+//
+// [Model] is a model bundle on a device: text encoder, UNet and image coder.
+// [Views] is the job that turns a prompt into pictures; it proceeds in steps, so
+// that a scheduler can run several jobs alternately on one device.
+//
+// Images are channels-last, (N, H, W, 3), in [0, 1]; latents (N, h, w, Z), scaled
+// as the denoiser expects them.
+package inference
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"dreamcad/inference/camera"
+	"dreamcad/inference/device"
+	"dreamcad/inference/diffusion"
+	"dreamcad/inference/models"
+	"dreamcad/inference/tensor"
+	"dreamcad/inference/text"
+	"dreamcad/inference/tokenizer"
+	"dreamcad/inference/vae"
+	"dreamcad/inference/weights"
+)
+
+// Model is a bundle whose networks are ready to run on a device. Its methods may
+// be called by several goroutines; the device does one thing at a time.
+type Model struct {
+	Bundle *models.Bundle
+
+	dev      device.Device
+	source   weights.Source
+	tok      *tokenizer.Tokenizer
+	unet     *diffusion.UNet
+	vae      *vae.VAE
+	schedule *diffusion.Schedule
+
+	mu       sync.Mutex // guards what follows and is held while a program runs
+	text     *text.Encoder
+	keys     *io
+	embed    *io
+	coders   map[coderKey]*io
+	denoiser map[bool]*denoiser // by "guided"
+	closed   bool
+}
+
+// io is a compiled program with its input and output buffers.
+type io struct {
+	exec    device.Exec
+	in, out []device.Buffer
+}
+
+func (p *io) free() {
+	if p.exec != nil {
+		p.exec.Free()
+	}
+	for _, b := range append(p.in, p.out...) {
+		b.Free()
+	}
+}
+
+type coderKey struct {
+	encode bool
+	images int
+}
+
+// Open loads a bundle onto a device. The networks reach the device when they are
+// first needed.
+func Open(b *models.Bundle, dev device.Device) (*Model, error) {
+	tok, err := b.OpenTokenizer()
+	if err != nil {
+		return nil, err
+	}
+	src, err := b.OpenWeights()
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Bundle: b, dev: dev, source: src, tok: tok,
+		vae:      vae.New(checkpoint{src}, models.VAEPrefix, b.VAE),
+		schedule: diffusion.NewSchedule(b.Timesteps, b.BetaStart, b.BetaEnd),
+		coders:   map[coderKey]*io{}, denoiser: map[bool]*denoiser{}}
+	if m.unet, err = diffusion.NewUNet(checkpoint{src}, models.UNetPrefix, b.UNet, b.LatentChannels); err != nil {
+		src.Close()
+		return nil, fmt.Errorf("load model %q: %w", b.Name, err)
+	}
+	return m, nil
+}
+
+// Device is what the model runs on.
+func (m *Model) Device() device.Device { return m.dev }
+
+// Schedule is the model's noise schedule.
+func (m *Model) Schedule() *diffusion.Schedule { return m.schedule }
+
+// Lens is the camera lens of the model's pictures.
+func (m *Model) Lens() camera.Lens {
+	return camera.Lens{FOV: m.Bundle.Camera.FOV, Distance: m.Bundle.Camera.Distance}
+}
+
+// Close frees the model's memory on the device; the device stays open.
+func (m *Model) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	if m.text != nil {
+		m.text.Close()
+	}
+	for _, p := range []*io{m.keys, m.embed} {
+		if p != nil {
+			p.free()
+		}
+	}
+	for _, p := range m.coders {
+		p.free()
+	}
+	for _, d := range m.denoiser {
+		d.free()
+	}
+	return m.source.Close()
+}
+
+var errClosed = errors.New("the model is closed")
+
+// compile builds a program between fresh buffers.
+func (m *Model) compile(name string, in, out []device.Shape, record func(p *device.Program, in, out []device.Tensor) error) (*io, error) {
+	p, r := device.NewProgram(name), &io{}
+	bind := func(shapes []device.Shape, to *[]device.Buffer) (ts []device.Tensor, err error) {
+		for _, s := range shapes {
+			b, err := m.dev.NewBuffer(s, device.Full)
+			if err != nil {
+				return nil, err
+			}
+			*to = append(*to, b)
+			ts = append(ts, p.Bind(b))
+		}
+		return ts, nil
+	}
+	ins, err := bind(in, &r.in)
+	if err == nil {
+		var outs []device.Tensor
+		if outs, err = bind(out, &r.out); err == nil {
+			err = record(p, ins, outs)
+		}
+	}
+	if err == nil {
+		r.exec, err = m.dev.Compile(p)
+	}
+	if err != nil {
+		r.free()
+		return nil, fmt.Errorf("prepare the %s of model %q: %w", name, m.Bundle.Name, err)
+	}
+	return r, nil
+}
+
+// run writes the inputs, executes and returns the first output.
+func (p *io) run(in ...[]float32) ([]float32, error) {
+	for i, x := range in {
+		if err := p.in[i].Write(x); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.exec.Run(); err != nil {
+		return nil, err
+	}
+	out := make([]float32, p.out[0].Shape().Len())
+	return out, p.out[0].Read(out)
+}
+
+// Prompt is a prompt and its negative, as the denoiser needs them: the keys and
+// values of every cross-attention.
+type Prompt struct {
+	Cut  int       // tokens of the prompt beyond the context, which were lost
+	keys []float32 // (2, T, ΣKV): negative, prompt
+}
+
+// Prompt encodes a prompt and its negative.
+func (m *Model) Prompt(prompt, negative string) (*Prompt, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, errClosed
+	}
+	t := m.Bundle.Text
+	var err error
+	if m.text == nil {
+		if m.text, err = text.New(m.dev, checkpoint{m.source}, models.TextPrefix, t, 2); err != nil {
+			return nil, fmt.Errorf("prepare the text encoder of model %q: %w", m.Bundle.Name, err)
+		}
+	}
+	if m.keys == nil {
+		p, r := device.NewProgram("keys"), &io{}
+		b, err := m.dev.NewBuffer(device.Shape{N: 2, H: 1, W: t.ContextLength, C: m.unet.KeysWidth()}, device.Full)
+		if err != nil {
+			return nil, err
+		}
+		r.out = []device.Buffer{b}
+		if err = m.unet.Keys(p, p.Bind(m.text.Context()), p.Bind(b)); err == nil {
+			r.exec, err = m.dev.Compile(p)
+		}
+		if err != nil {
+			r.free()
+			return nil, fmt.Errorf("prepare the cross-attention of model %q: %w", m.Bundle.Name, err)
+		}
+		m.keys = r
+	}
+	ids, cut := m.tok.Context(prompt)
+	none, _ := m.tok.Context(negative)
+	if err := m.text.Encode(none, ids); err != nil {
+		return nil, err
+	}
+	keys, err := m.keys.run()
+	return &Prompt{Cut: cut, keys: keys}, err
+}
+
+// embeddings is the table of time and camera embeddings, (F, ΣC) for each step.
+func (m *Model) embeddings(steps []diffusion.Step, cams []camera.Camera) ([][]float32, error) {
+	f, mc := len(cams), m.Bundle.UNet.ModelChannels
+	if m.embed != nil && m.embed.in[0].Shape().N != f {
+		m.embed.free()
+		m.embed = nil
+	}
+	if m.embed == nil {
+		p, err := m.compile("embedding", []device.Shape{{N: f, H: 1, W: 1, C: mc}, {N: f, H: 1, W: 1, C: m.Bundle.UNet.CameraDim}}, []device.Shape{{N: f, H: 1, W: 1, C: m.unet.EmbedWidth()}},
+			func(p *device.Program, in, out []device.Tensor) error { return m.unet.Embed(p, in[0], in[1], out[0]) })
+		if err != nil {
+			return nil, err
+		}
+		m.embed = p
+	}
+	matrices := camera.Matrices(cams)
+	table := make([][]float32, len(steps))
+	for i, s := range steps {
+		var sinus []float32
+		for range f {
+			sinus = append(sinus, m.unet.Sinusoid(float64(s.T))...)
+		}
+		var err error
+		if table[i], err = m.embed.run(sinus, matrices); err != nil {
+			return nil, err
+		}
+	}
+	return table, nil
+}
+
+// Encode turns n images (n, H, W, 3) in [0, 1] into latents: the means of the
+// coder, scaled.
+func (m *Model) Encode(images []float32, n int) ([]float32, error) {
+	d, size, z := m.Bundle, m.Bundle.ImageSize, m.Bundle.LatentChannels
+	if n < 1 || len(images) != n*size*size*3 {
+		return nil, fmt.Errorf("encode %d images of %d×%d: got %d numbers", n, size, size, len(images))
+	}
+	x := make([]float32, len(images))
+	for i, v := range images {
+		x[i] = 2*v - 1
+	}
+	moments, err := m.code(coderKey{true, n}, x)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float32, len(moments)/2)
+	for i := range out {
+		out[i] = moments[i/z*2*z+i%z] * float32(d.ScaleFactor)
+	}
+	return out, nil
+}
+
+// Decode turns latents of n images into images (n, H, W, 3), clamped to [0, 1].
+func (m *Model) Decode(latents []float32, n int) ([]float32, error) {
+	s := m.Bundle.LatentSize()
+	if n < 1 || len(latents) != n*s*s*m.Bundle.LatentChannels {
+		return nil, fmt.Errorf("decode %d latents of %d×%d: got %d numbers", n, s, s, len(latents))
+	}
+	z := make([]float32, len(latents))
+	for i, v := range latents {
+		z[i] = v / float32(m.Bundle.ScaleFactor)
+	}
+	x, err := m.code(coderKey{false, n}, z)
+	for i, v := range x {
+		x[i] = min(max((v+1)/2, 0), 1)
+	}
+	return x, err
+}
+
+// code runs one half of the image coder.
+func (m *Model) code(k coderKey, x []float32) ([]float32, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, errClosed
+	}
+	if m.coders[k] == nil {
+		size, small := m.Bundle.ImageSize, m.Bundle.LatentSize()
+		image := device.Shape{N: k.images, H: size, W: size, C: 3}
+		name, in, out, record := "decoder", device.Shape{N: k.images, H: small, W: small, C: m.Bundle.LatentChannels}, image, m.vae.Decode
+		if k.encode {
+			name, in, record = "encoder", image, m.vae.Encode
+			out = device.Shape{N: k.images, H: small, W: small, C: 2 * m.Bundle.VAE.ZChannels}
+		}
+		p, err := m.compile(name, []device.Shape{in}, []device.Shape{out}, func(p *device.Program, in, out []device.Tensor) error { return record(p, in[0], out[0]) })
+		if err != nil {
+			return nil, err
+		}
+		m.coders[k] = p
+	}
+	return m.coders[k].run(x)
+}
+
+// Noise is the initial latent noise of n views for a seed. Several draws of one
+// seed differ by call. The order of the numbers is upstream's, (n, Z, h, w).
+func (m *Model) Noise(seed uint64, call uint32, n int) []float32 {
+	s, z := m.Bundle.LatentSize(), m.Bundle.LatentChannels
+	x, y := make([]float32, n*s*s*z), make([]float32, n*s*s*z)
+	tensor.Normal(x, seed, call)
+	tensor.ToLast(y, x, n, z, s*s)
+	return y
+}
