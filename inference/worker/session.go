@@ -56,7 +56,6 @@ type session struct {
 	upDone  chan struct{}
 	upCtx   context.Context
 	upStop  context.CancelFunc
-	flushed sync.Once
 	nudge   chan struct{} // heartbeat now
 	over    chan struct{} // closed when the session has ended
 
@@ -66,6 +65,7 @@ type session struct {
 	fresh    bool // progress not yet told
 	views    []queue.File
 	check    *queue.Checkpoint
+	flushed  bool            // uploads is closed
 	stored   map[string]bool // files that lie in storage under the attempt's prefix
 }
 
@@ -238,6 +238,11 @@ func (s *session) upload() {
 // background queues an upload; when too many wait it is left out, for a newer one
 // will follow.
 func (s *session) background(job func(context.Context)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flushed {
+		return
+	}
 	select {
 	case s.uploads <- job:
 	default:
@@ -248,7 +253,12 @@ func (s *session) background(job func(context.Context)) {
 // flush lets no more background uploads in, waits a while for those that are
 // queued and ends the rest.
 func (s *session) flush(wait time.Duration) {
-	s.flushed.Do(func() { close(s.uploads) })
+	s.mu.Lock()
+	if !s.flushed {
+		s.flushed = true
+		close(s.uploads)
+	}
+	s.mu.Unlock()
 	select {
 	case <-s.upDone:
 	case <-time.After(wait):

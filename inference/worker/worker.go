@@ -262,6 +262,13 @@ func (w *Worker) Snapshot() Snapshot {
 	return out
 }
 
+// Refusing says why the worker takes no new work; empty: it takes some.
+func (w *Worker) Refusing() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refusing
+}
+
 func modelNames(ms []storage.ModelRef) []string {
 	var out []string
 	for _, m := range ms {
