@@ -63,9 +63,39 @@ builds: ## Build the three variants: without cgo, plain, cuda
 	$(GO) build -o /dev/null ./cmd/dream
 	$(MAKE) --no-print-directory build-cuda
 
+# cuda.h comes from NVIDIA's PyPI package; linking needs no libcuda: an empty archive stands for it
+# (inference/device/cuda/driver holds a table that is filled when the program starts).
+CUDA_INCLUDE := $(CACHE)/cuda/nvidia/cuda_runtime/include
+CUDA_FLAGS := CGO_CFLAGS="-O2 -I$(CUDA_INCLUDE)" CGO_LDFLAGS="-L$(CACHE)/cuda/lib"
+CUDA_TOOL := python3 inference/device/cuda/tools/kernels.py --cache $(CACHE)
+
 .PHONY: build-cuda
-build-cuda: ## Build bin/dream-cuda, which uses a card when there is one
-	$(GO) build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/dream-cuda ./cmd/dream
+build-cuda: cuda-headers ## Build bin/dream-cuda, which uses a card when there is one
+	$(CUDA_FLAGS) $(GO) build -trimpath -tags cuda -ldflags '$(LDFLAGS)' -o bin/dream-cuda ./cmd/dream
+
+.PHONY: cuda-headers
+cuda-headers: $(CUDA_INCLUDE)/cuda.h $(CACHE)/cuda/lib/libcuda.a
+
+$(CUDA_INCLUDE)/cuda.h:
+	$(CUDA_TOOL) --headers
+	@touch $@
+
+$(CACHE)/cuda/lib/libcuda.a:
+	@mkdir -p $(@D)
+	printf '!<arch>\n' > $@
+
+.PHONY: kernels
+kernels: ## Compile the CUDA kernels for every generation of cards (NVRTC from PyPI; no card or toolkit needed)
+	$(CUDA_TOOL)
+
+.PHONY: test-cuda
+test-cuda: cuda-headers ## Vet the CUDA build and run its tests; without a card they skip
+	$(CUDA_FLAGS) $(GO) vet -tags cuda ./inference/device/cuda/... ./cmd/dream
+	$(CUDA_FLAGS) $(GO) test -tags cuda ./inference/device/cuda/...
+
+.PHONY: test-gpu
+test-gpu: cuda-headers ## Run the CUDA tests on the card of this machine (fails without one)
+	REQUIRE_GPU=1 $(CUDA_FLAGS) $(GO) test -count=1 -tags cuda ./inference/device/cuda/...
 
 .PHONY: verify
 verify: ## Prove that generated files are current

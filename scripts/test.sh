@@ -13,6 +13,7 @@ bash scripts/verify.sh
 step "three builds and vet"
 make --no-print-directory builds
 go vet ./...
+make --no-print-directory test-cuda
 
 step "import arrows and lint"
 make --no-print-directory lint

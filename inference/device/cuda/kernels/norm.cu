@@ -1,0 +1,227 @@
+// GroupNorm and LayerNorm, statistics in fp32.
+#include "params.cuh"
+
+// First pass: block (chunk, image) sums its pixels for every group. The order of additions is fixed.
+// Dynamic shared memory: 2 * C floats for each of the 256 / min(256, units) pixel lanes (launcher computes it).
+extern "C" __global__ void __launch_bounds__(256) group_stats(const __grid_constant__ GroupNormParams p) {
+  extern __shared__ float sums[];  // [lanes][C][2]
+  const int units = p.C / 8, tid = threadIdx.x, b = blockIdx.y;
+  const int lanes = max(1, 256 / units);
+  const int begin = blockIdx.x * p.pixels, end = min(begin + p.pixels, p.HW);
+  const half* x = p.x + (long long)b * p.HW * p.ldx;
+  // Threads walk units first, so that neighbours read neighbouring addresses; wide rows take several turns.
+  for (int u = tid % max(units, 1); u < units; u += 256) {
+    int pl = units >= 256 ? 0 : tid / units;
+    if (pl < lanes) {
+      float s[8] = {}, ss[8] = {}, add[8] = {};
+      if (p.add) load8(add, p.add + (long long)b * p.lda + u * 8);
+      for (int px = begin + pl; px < end; px += lanes) {
+        float v[8];
+        load8(v, x + (long long)px * p.ldx + u * 8);
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+          float t = v[i] + add[i];
+          s[i] += t;
+          ss[i] += t * t;
+        }
+      }
+      float2* o = reinterpret_cast<float2*>(sums) + (long long)pl * p.C + u * 8;
+#pragma unroll
+      for (int i = 0; i < 8; i++) o[i] = make_float2(s[i], ss[i]);
+    }
+    if (units < 256) break;
+  }
+  __syncthreads();
+  const int per = p.C / p.groups;
+  const int warp = tid >> 5, lane = tid & 31;
+  for (int g = warp; g < p.groups; g += 8) {
+    float s = 0.f, ss = 0.f;
+    for (int i = lane; i < per * lanes; i += 32) {
+      float2 t = reinterpret_cast<float2*>(sums)[(i / per) * p.C + g * per + i % per];
+      s += t.x;
+      ss += t.y;
+    }
+    s = warp_sum(s);
+    ss = warp_sum(ss);
+    if (lane == 0) {
+      float* o = p.stats + (((long long)b * p.chunks + blockIdx.x) * p.groups + g) * 2;
+      o[0] = s;
+      o[1] = ss;
+    }
+  }
+}
+
+// Second pass: block (part, image). Dynamic shared memory: 2 * C + 2 * groups floats.
+extern "C" __global__ void __launch_bounds__(256) group_apply(const __grid_constant__ GroupNormParams p) {
+  extern __shared__ float sm[];
+  float* scale = sm;
+  float* shift = sm + p.C;
+  float* mean = sm + 2 * p.C;
+  float* inv = mean + p.groups;
+  const int tid = threadIdx.x, b = blockIdx.y, per = p.C / p.groups;
+  for (int g = tid; g < p.groups; g += 256) {
+    float s = 0.f, ss = 0.f;
+    const float* st = p.stats + ((long long)b * p.chunks * p.groups + g) * 2;
+    for (int c = 0; c < p.chunks; c++) {
+      s += st[(long long)c * p.groups * 2];
+      ss += st[(long long)c * p.groups * 2 + 1];
+    }
+    float n = (float)per * p.HW, m = s / n;
+    mean[g] = m;
+    inv[g] = rsqrtf(fmaxf(ss / n - m * m, 0.f) + p.eps);
+  }
+  __syncthreads();
+  for (int c = tid; c < p.C; c += 256) {
+    int g = c / per;
+    float k = inv[g] * p.gamma[c];
+    float add = p.add ? __half2float(p.add[(long long)b * p.lda + c]) : 0.f;
+    scale[c] = k;
+    shift[c] = p.beta[c] + (add - mean[g]) * k;
+  }
+  __syncthreads();
+  const int units = p.C / 8;
+  const long long n = (long long)p.HW * units;
+  const half* x = p.x + (long long)b * p.HW * p.ldx;
+  half* out = p.out + (long long)b * p.HW * p.ldo;
+  for (long long i = (long long)blockIdx.x * 256 + tid; i < n; i += (long long)gridDim.x * 256) {
+    int px = (int)(i / units), c = (int)(i - (long long)px * units) * 8;
+    float v[8];
+    load8(v, x + (long long)px * p.ldx + c);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      float t = v[j] * scale[c + j] + shift[c + j];
+      v[j] = p.silu ? silu(t) : t;
+    }
+    store8(out + (long long)px * p.ldo + c, v);
+  }
+}
+
+// One block for a (group, image); any channel count and pitch. The small feature maps and odd shapes.
+// The values stay in shared memory when they fit (p.pixels = 1), else they are read twice.
+extern "C" __global__ void __launch_bounds__(256) group_block(const __grid_constant__ GroupNormParams p) {
+  extern __shared__ float held[];
+  __shared__ float part[16];
+  const int tid = threadIdx.x, g = blockIdx.x, b = blockIdx.y, per = p.C / p.groups;
+  const int n = per * p.HW, lane = tid & 31, warp = tid >> 5;
+  const half* x = p.x + (long long)b * p.HW * p.ldx + g * per;
+  half* out = p.out + (long long)b * p.HW * p.ldo + g * per;
+  const half* add = p.add ? p.add + (long long)b * p.lda + g * per : nullptr;
+  const bool pairs = per % 2 == 0 && p.ldx % 2 == 0 && p.ldo % 2 == 0 && ((size_t)x | (size_t)out) % 4 == 0;
+  float s = 0.f;
+  if (pairs) {
+    for (int i = tid; i < n / 2; i += 256) {
+      int px = i / (per / 2), c = (i - px * (per / 2)) * 2;
+      float2 v = __half22float2(*reinterpret_cast<const half2*>(x + (long long)px * p.ldx + c));
+      if (add) {
+        v.x += __half2float(add[c]);
+        v.y += __half2float(add[c + 1]);
+      }
+      if (p.pixels) *reinterpret_cast<float2*>(held + 2 * i) = v;
+      s += v.x + v.y;
+    }
+  } else {
+    for (int i = tid; i < n; i += 256) {
+      int px = i / per, c = i - px * per;
+      float v = __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
+      if (p.pixels) held[i] = v;
+      s += v;
+    }
+  }
+  s = warp_sum(s);
+  if (lane == 0) part[warp] = s;
+  __syncthreads();
+  float mean = 0.f;
+  for (int i = 0; i < 8; i++) mean += part[i];
+  mean /= n;
+  float ss = 0.f;
+  for (int i = tid; i < n; i += 256) {
+    float v;
+    if (p.pixels) {
+      v = held[i];
+    } else {
+      int px = i / per, c = i - px * per;
+      v = __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
+    }
+    ss += (v - mean) * (v - mean);
+  }
+  ss = warp_sum(ss);
+  if (lane == 0) part[8 + warp] = ss;
+  __syncthreads();
+  float var = 0.f;
+  for (int i = 8; i < 16; i++) var += part[i];
+  const float inv = rsqrtf(var / n + p.eps);
+  const float* gamma = p.gamma + g * per;
+  const float* beta = p.beta + g * per;
+  if (pairs && p.pixels) {
+    for (int i = tid; i < n / 2; i += 256) {
+      int px = i / (per / 2), c = (i - px * (per / 2)) * 2;
+      float2 v = *reinterpret_cast<float2*>(held + 2 * i);
+      v.x = (v.x - mean) * inv * gamma[c] + beta[c];
+      v.y = (v.y - mean) * inv * gamma[c + 1] + beta[c + 1];
+      if (p.silu) {
+        v.x = silu(v.x);
+        v.y = silu(v.y);
+      }
+      *reinterpret_cast<half2*>(out + (long long)px * p.ldo + c) = __floats2half2_rn(v.x, v.y);
+    }
+    return;
+  }
+  for (int i = tid; i < n; i += 256) {
+    int px = i / per, c = i - px * per;
+    float v = p.pixels ? held[i] : __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
+    v = (v - mean) * inv * gamma[c] + beta[c];
+    out[(long long)px * p.ldo + c] = __float2half(p.silu ? silu(v) : v);
+  }
+}
+
+// One row a warp, read once into registers: C a multiple of 8 up to 2048, 16-byte rows.
+extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_constant__ LayerNormParams p) {
+  const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (row >= p.M) return;
+  const half* x = p.x + (long long)row * p.ldx;
+  float v[8][8], s = 0.f;
+#pragma unroll
+  for (int t = 0; t < 8; t++) {
+    int c = (t * 32 + lane) * 8;
+    if (c < p.C) {
+      load8(v[t], x + c);
+#pragma unroll
+      for (int i = 0; i < 8; i++) s += v[t][i];
+    }
+  }
+  const float mean = warp_sum(s) / p.C;
+  float ss = 0.f;
+#pragma unroll
+  for (int t = 0; t < 8; t++)
+    if ((t * 32 + lane) * 8 < p.C) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) ss += (v[t][i] - mean) * (v[t][i] - mean);
+    }
+  const float inv = rsqrtf(warp_sum(ss) / p.C + p.eps);
+#pragma unroll
+  for (int t = 0; t < 8; t++) {
+    int c = (t * 32 + lane) * 8;
+    if (c < p.C) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) v[t][i] = (v[t][i] - mean) * inv * p.gamma[c + i] + p.beta[c + i];
+      store8(p.out + (long long)row * p.ldo + c, v[t]);
+    }
+  }
+}
+
+// Any width and alignment.
+extern "C" __global__ void __launch_bounds__(256) layer_norm_any(const __grid_constant__ LayerNormParams p) {
+  const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (row >= p.M) return;
+  const half* x = p.x + (long long)row * p.ldx;
+  float s = 0.f, ss = 0.f;
+  for (int c = lane; c < p.C; c += 32) s += __half2float(x[c]);
+  const float mean = warp_sum(s) / p.C;
+  for (int c = lane; c < p.C; c += 32) {
+    float d = __half2float(x[c]) - mean;
+    ss += d * d;
+  }
+  const float inv = rsqrtf(warp_sum(ss) / p.C + p.eps);
+  for (int c = lane; c < p.C; c += 32)
+    p.out[(long long)row * p.ldo + c] = __float2half((__half2float(x[c]) - mean) * inv * p.gamma[c] + p.beta[c]);
+}

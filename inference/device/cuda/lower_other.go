@@ -1,0 +1,181 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+
+	"dreamcad/inference/device"
+)
+
+// groupBlockBytes is what group_block may hold of a group in shared memory.
+const groupBlockBytes = 64 << 10
+
+func (l *lowering) groupNorm(o *device.GroupNorm) error {
+	gamma, err := l.card.weights.get(o.Gamma, formVector)
+	if err != nil {
+		return err
+	}
+	beta, err := l.card.weights.get(o.Beta, formVector)
+	if err != nil {
+		return err
+	}
+	in, out, add := l.view(o.In), l.view(o.Out), l.view(o.Add)
+	if in.h == 0 || out.h == 0 || add.f != 0 {
+		return fmt.Errorf("a group norm of a full-precision buffer is not there on the card")
+	}
+	p := GroupNormParams{X: in.h, Out: out.h, Add: add.h, Gamma: gamma.ptr, Beta: beta.ptr, HW: int32(o.In.H * o.In.W), C: int32(o.In.C),
+		Ldx: int32(in.ld), Ldo: int32(out.ld), Lda: int32(add.ld), Groups: int32(o.Groups), Eps: o.Eps}
+	if o.Silu {
+		p.Silu = 1
+	}
+	hw, c := o.In.H*o.In.W, o.In.C
+	held := hw * c / o.Groups * 4
+	wide := in.aligned() && out.aligned() && (add.C == 0 || add.aligned())
+	if !wide || (held <= groupBlockBytes && hw <= 256) {
+		g := grid{x: o.Groups, y: o.In.N, z: 1, threads: 256}
+		if held <= groupBlockBytes {
+			p.Pixels = 1
+			g.shared = held
+		}
+		if l.mode == modeLaunch {
+			l.groupNormLaunch(kGroupBlock, g, &p)
+		}
+		return nil
+	}
+	// Enough blocks to fill the card twice, each with at least a few rows of threads.
+	lanes := max(1, 256/(c/8))
+	chunks := max(1, min(2*l.card.info.Threads/o.In.N, hw/(4*lanes)))
+	p.Pixels = int32((hw + chunks - 1) / chunks)
+	p.Chunks = int32((hw + int(p.Pixels) - 1) / int(p.Pixels))
+	p.Stats = l.room(int64(o.In.N) * int64(p.Chunks) * int64(o.Groups) * 8)
+	if l.mode == modeLaunch {
+		l.groupNormLaunch(kGroupStats, grid{x: int(p.Chunks), y: o.In.N, z: 1, threads: 256, shared: lanes * c * 8}, &p)
+		blocks := max(1, min(4*l.card.info.Threads/o.In.N, hw*c/8/512))
+		l.groupNormLaunch(kGroupApply, grid{x: blocks, y: o.In.N, z: 1, threads: 256, shared: (2*c + 2*o.Groups) * 4}, &p)
+	}
+	return nil
+}
+
+func (l *lowering) groupNormLaunch(k kernelID, g grid, p *GroupNormParams) {
+	l.launcher.groupNorm(k, g, p)
+}
+
+func (l *lowering) layerNorm(o *device.LayerNorm) error {
+	gamma, err := l.card.weights.get(o.Gamma, formVector)
+	if err != nil {
+		return err
+	}
+	beta, err := l.card.weights.get(o.Beta, formVector)
+	if err != nil {
+		return err
+	}
+	in, out := l.view(o.In), l.view(o.Out)
+	if in.h == 0 || out.h == 0 {
+		return fmt.Errorf("a layer norm of a full-precision buffer is not there on the card")
+	}
+	if l.mode != modeLaunch {
+		return nil
+	}
+	k := kLayerNormAny
+	if in.aligned() && out.aligned() && o.In.C <= 2048 {
+		k = kLayerNorm
+	}
+	m := o.In.Rows()
+	l.launcher.layerNorm(k, grid{x: (m + 7) / 8, y: 1, z: 1, threads: 256},
+		&LayerNormParams{X: in.h, Out: out.h, Gamma: gamma.ptr, Beta: beta.ptr, M: int32(m), C: int32(o.In.C), Ldx: int32(in.ld), Ldo: int32(out.ld), Eps: o.Eps})
+	return nil
+}
+
+// flashBytes is the shared memory of the fused attention for heads of d: queries, and two tiles of keys and values.
+func flashBytes(d int) int { return 128*d*2 + 4*64*d*2 }
+
+func (l *lowering) attention(o *device.Attention) error {
+	q, k, v, out := l.view(o.Q), l.view(o.K), l.view(o.V), l.view(o.Out)
+	if q.h == 0 || k.h == 0 || v.h == 0 || out.h == 0 {
+		return fmt.Errorf("an attention over full-precision buffers is not there on the card")
+	}
+	d := o.Q.C / o.Heads
+	p := AttentionParams{Q: q.h, K: k.h, V: v.h, Out: out.h, Lq: int32(o.Q.W), Lk: int32(o.K.W), Ldq: int32(q.ld), Ldk: int32(k.ld), Ldv: int32(v.ld), Ldo: int32(out.ld),
+		Heads: int32(o.Heads), D: int32(d), Share: int32(o.Q.N / o.K.N), Scale: o.Scale}
+	if o.Causal {
+		p.Causal = 1
+	}
+	wide := q.aligned() && k.aligned() && v.aligned() && out.aligned()
+	switch {
+	case wide && (d == 32 || d == 64):
+		if l.mode == modeLaunch {
+			kernel := kFlash64
+			if d == 32 {
+				kernel = kFlash32
+			}
+			l.launcher.attention(kernel, grid{x: (o.Q.W + 127) / 128, y: o.Heads, z: o.Q.N, threads: 128, shared: flashBytes(d)}, &p)
+		}
+	case wide && d%8 == 0 && p.Share == 1 && o.K.W%8 == 0:
+		l.attentionByProducts(o, q, k, v, out, d)
+	default:
+		if d > 8192/4 {
+			return fmt.Errorf("attention heads of %d channels exceed what the card's kernel holds", d)
+		}
+		if l.mode == modeLaunch {
+			l.launcher.attention(kAttentionAny, grid{x: (o.Q.W + 3) / 4, y: o.Heads, z: o.Q.N, threads: 128, shared: 4 * d * 4}, &p)
+		}
+	}
+	return nil
+}
+
+// attentionByProducts serves wide heads (the VAE's 512): scores, softmax and sums as three steps.
+func (l *lowering) attentionByProducts(o *device.Attention, q, k, v, out view, d int) {
+	g, lq, lk := o.Q.N, o.Q.W, o.K.W
+	scores := l.room(int64(g) * int64(lq) * int64(lk) * 2)
+	turned := l.room(int64(g) * int64(d) * int64(lk) * 2)
+	for h := range o.Heads {
+		at := Ptr(h*d) * 2
+		e := EpilogueParams{Out: scores, Ldo: int32(lk), M: int32(lq), N: int32(lk), Splits: 1, Alpha: o.Scale, Wide: 1}
+		l.product(&GemmParams{A: q.h + at, Weights: k.h + at, Ldw: int32(k.ld), BatchA: int64(lq) * int64(q.ld), BatchW: int64(lk) * int64(k.ld), BatchOut: int64(lq) * int64(lk), E: e,
+			K: int32(d), H: 1, W: int32(lq), OH: 1, OW: int32(lq), C: int32(d), Lda: int32(q.ld), KW: 1, Stride: 1, Batched: int32(g)})
+		if l.mode == modeLaunch {
+			s := SoftmaxParams{X: scores, M: int32(g * lq), C: int32(lk), Ld: int32(lk), Rows: int32(lq)}
+			if o.Causal {
+				s.Causal = 1
+			}
+			l.softmax(kSoftmaxRows, grid{x: g * lq, y: 1, z: 1, threads: 256}, &s)
+			l.transpose(kTranspose, grid{x: (d + 31) / 32, y: (lk + 31) / 32, z: g, threads: 256},
+				&TransposeParams{In: v.h + at, Out: turned, B: int32(g), R: int32(lk), C: int32(d), Ldi: int32(v.ld), Ldo: int32(lk)})
+		}
+		e = EpilogueParams{Out: out.h + at, Ldo: int32(out.ld), M: int32(lq), N: int32(d), Splits: 1, Alpha: 1, Wide: 1}
+		l.product(&GemmParams{A: scores, Weights: turned, Ldw: int32(lk), BatchA: int64(lq) * int64(lk), BatchW: int64(d) * int64(lk), BatchOut: int64(lq) * int64(out.ld), E: e,
+			K: int32(lk), H: 1, W: int32(lq), OH: 1, OW: int32(lq), C: int32(lk), Lda: int32(lk), KW: 1, Stride: 1, Batched: int32(g)})
+	}
+}
+
+func (l *lowering) elementwise(o *device.Elementwise) error {
+	if l.mode != modeLaunch {
+		return nil
+	}
+	in, out := l.view(o.In), l.view(o.Out)
+	p := ElementwiseParams{In: in.h, In32: in.f, Out: out.h, Out32: out.f, Rows: int64(o.Out.Rows()), Inrows: int64(o.In.Rows()), C: int32(o.In.C),
+		Ldi: int32(in.ld), Ldo: int32(out.ld), Act: activation(o.Act)}
+	k, n := kElementwise, p.Rows*int64(p.C)
+	if in.aligned() && out.aligned() {
+		k, n = kElementwiseWide, n/8
+	}
+	l.launcher.elementwise(k, spread(n), &p)
+	return nil
+}
+
+func (l *lowering) combine(o *device.Combine) error {
+	if l.mode != modeLaunch {
+		return nil
+	}
+	var t [4]view
+	for i := range t {
+		t[i] = l.view(o.Terms[i])
+	}
+	coef, out := l.view(o.Coef), l.view(o.Out)
+	m := int64(o.Out.Rows())
+	l.launcher.combine(kCombine, spread(m*int64(o.Out.C)), &CombineParams{T0: t[0].h, T1: t[1].h, T2: t[2].h, T3: t[3].h, F0: t[0].f, F1: t[1].f, F2: t[2].f, F3: t[3].f,
+		Coef: coef.h, Coef32: coef.f, Out: out.h, Out32: out.f, M: m, C: int32(o.Out.C), Rows: int32(o.Out.H * o.Out.W),
+		Ld0: int32(t[0].ld), Ld1: int32(t[1].ld), Ld2: int32(t[2].ld), Ld3: int32(t[3].ld), Ldc: int32(coef.ld), Ldo: int32(out.ld)})
+	return nil
+}

@@ -1,0 +1,198 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"dreamcad/inference/device"
+	"dreamcad/inference/device/cuda/driver"
+)
+
+// Built tells whether this binary can use a card at all.
+const Built = true
+
+// Ptr is an address in device memory.
+type Ptr uint64
+
+// TensorMap describes a tensor to the tensor memory accelerator.
+type TensorMap = driver.TensorMap
+
+// Count is the number of cards that the driver shows, 0 without a driver.
+func Count() int {
+	n, err := cu.NumDevices()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Card is the CUDA device.
+type Card struct {
+	info    device.Info
+	options Options
+	calls   chan call
+	stopped chan struct{}
+	close   sync.Once
+
+	// What follows belongs to the goroutine that owns the context.
+	ctx        cu.CUContext
+	stream     cu.Stream
+	cc         int // compute capability, 90 for 9.0
+	maxShared  int // bytes of shared memory that a block may ask for
+	kernels    [kernelCount]driver.Function
+	weights    weightStore
+	arena      arena
+	tuner      *tuner
+	lost       error
+	totalBytes int64 // device memory taken, for messages
+}
+
+type call struct {
+	fn   func() error
+	done chan error
+}
+
+// Open takes the card with this number. The error is an [Unavailable] when
+// there is no driver, no such card or not enough of one.
+func Open(number int, o Options) (device.Device, error) {
+	code, found := driver.Status()
+	switch {
+	case !found:
+		return nil, &Unavailable{Reason: "no CUDA driver"}
+	case code == 803 || code == 804: // system driver mismatch, compat not supported
+		return nil, &Unavailable{Reason: "the CUDA driver is too old or does not fit the card", Cause: code}
+	case code != 0:
+		return nil, &Unavailable{Reason: "the CUDA driver does not start", Cause: code}
+	}
+	if n := Count(); number < 0 || number >= n {
+		return nil, &Unavailable{Reason: fmt.Sprintf("no card cuda:%d (%d found)", number, n)}
+	}
+	c := &Card{options: o, calls: make(chan call), stopped: make(chan struct{})}
+	ready := make(chan error, 1)
+	go c.own(number, ready)
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// own is the goroutine of the context: a context belongs to a thread, so all
+// driver calls happen here, one after the other.
+func (c *Card) own(number int, ready chan<- error) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	defer close(c.stopped)
+	err := c.start(number)
+	ready <- err
+	if err != nil {
+		return
+	}
+	for call := range c.calls {
+		err := c.lost
+		if err == nil {
+			err = call.fn()
+		}
+		call.done <- err
+	}
+	// Destroying the context frees every allocation and module in it.
+	_ = c.ctx.Destroy()
+}
+
+func (c *Card) start(number int) error {
+	dev, err := cu.GetDevice(number)
+	if err != nil {
+		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d cannot be opened", number), Cause: err}
+	}
+	name, _ := dev.Name()
+	major, minor, err := dev.ComputeCapability()
+	if err != nil {
+		return &Unavailable{Reason: "the card does not tell its generation", Cause: err}
+	}
+	c.cc = major*10 + minor
+	if c.cc < 80 {
+		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d (%s, compute capability %d.%d) is too old: 8.0 (Ampere) or newer is needed", number, name, major, minor)}
+	}
+	sms, _ := dev.Attribute(cu.MultiprocessorCount)
+	shared, _ := dev.Attribute(cu.DeviceAttribute(97)) // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+	c.maxShared = shared
+	total, _ := dev.TotalMem()
+	if c.ctx, err = dev.MakeContext(cu.SchedAuto); err != nil {
+		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d (%s) gives no context; another process may hold it", number, name), Cause: err}
+	}
+	if err := c.prepare(); err != nil {
+		_ = c.ctx.Destroy()
+		return err
+	}
+	c.info = device.Info{Kind: "cuda", Name: name, Features: fmt.Sprintf("sm_%d", c.cc), Threads: sms, Memory: total}
+	c.weights.card, c.arena.card = c, c
+	c.tuner = newTuner(c)
+	return nil
+}
+
+func (c *Card) prepare() error {
+	var err error
+	if c.stream, err = cu.MakeStream(cu.DefaultStream); err != nil {
+		return fmt.Errorf("make a stream: %w", err)
+	}
+	return c.loadKernels()
+}
+
+// do runs fn on the owning goroutine.
+func (c *Card) do(fn func() error) error {
+	done := make(chan error, 1)
+	select {
+	case c.calls <- call{fn, done}:
+		return <-done
+	case <-c.stopped:
+		return errors.New("the CUDA device is closed")
+	}
+}
+
+// Info implements [device.Device].
+func (c *Card) Info() device.Info { return c.info }
+
+// Close implements [device.Device].
+func (c *Card) Close() error {
+	c.close.Do(func() { close(c.calls) })
+	<-c.stopped
+	return nil
+}
+
+func (c *Card) raw() driver.Stream { return driver.Stream(unsafe.Pointer(c.stream.C())) }
+
+// synchronize waits for the card. An error here means that the context is
+// gone (an illegal access or an Xid): nothing can be done with this device any more.
+func (c *Card) synchronize() error {
+	if err := c.stream.Synchronize(); err != nil {
+		c.lost = fmt.Errorf("the CUDA context is lost, restart the process: %w", err)
+		return c.lost
+	}
+	return nil
+}
+
+// allocate reserves device memory and explains a failure.
+func (c *Card) allocate(bytes int64, what string) (Ptr, error) {
+	p, err := cu.MemAlloc(bytes)
+	if err != nil {
+		free, total, _ := cu.MemInfo()
+		return 0, fmt.Errorf("%s needs %.1f MiB of device memory, but only %.1f of %.1f MiB are free (this process holds %.1f MiB, other programs the rest): %w",
+			what, mib(bytes), mib(free), mib(total), mib(c.totalBytes), err)
+	}
+	c.totalBytes += bytes
+	return Ptr(p), nil
+}
+
+func (c *Card) release(p Ptr, bytes int64) {
+	if p != 0 {
+		_ = cu.MemFree(cu.DevicePtr(p))
+		c.totalBytes -= bytes
+	}
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }

@@ -1,0 +1,242 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"dreamcad/inference/device"
+)
+
+// form is how a weight lies in device memory.
+type form int
+
+const (
+	formMatrix  form = iota // fp16 (O, taps·K), rows padded to 8
+	formGEGLU               // the same with value and gate rows interleaved by eights
+	formGrad                // fp16 (K, taps·O): the kernel of the gradient
+	formVector              // fp32
+	formVectors             // fp32, interleaved as formGEGLU
+)
+
+type weightKey struct {
+	param *device.Param
+	form  form
+}
+
+type weight struct {
+	ptr Ptr
+	ld  int
+}
+
+// weightStore converts each weight once and keeps it until the device is
+// closed. Weights are packed into large blocks.
+type weightStore struct {
+	card    *Card
+	have    map[weightKey]weight
+	block   Ptr
+	left    int64
+	staging Ptr
+	room    int64
+	host    []float32
+}
+
+const weightBlock = 64 << 20
+
+func (s *weightStore) reserve(bytes int64) (Ptr, error) {
+	bytes = (bytes + 255) &^ 255
+	if bytes > weightBlock/4 {
+		return s.card.allocate(bytes, "a weight")
+	}
+	if bytes > s.left {
+		p, err := s.card.allocate(weightBlock, "a block of weights")
+		if err != nil {
+			return 0, err
+		}
+		s.block, s.left = p, weightBlock
+	}
+	p := s.block
+	s.block += Ptr(bytes)
+	s.left -= bytes
+	return p, nil
+}
+
+// dims of a weight as the kernels see it: O rows, K channels, taps.
+func dims(p *device.Param) (o, k, taps int) {
+	o, k, taps = p.Shape[0], 1, 1
+	if len(p.Shape) > 1 {
+		k = p.Shape[1]
+	}
+	for _, d := range p.Shape[min(2, len(p.Shape)):] {
+		taps *= d
+	}
+	return o, k, taps
+}
+
+// get returns the weight in a form, converting it at first use.
+func (s *weightStore) get(p *device.Param, f form) (weight, error) {
+	if p == nil {
+		return weight{}, nil
+	}
+	key := weightKey{p, f}
+	if w, ok := s.have[key]; ok {
+		return w, nil
+	}
+	if s.have == nil {
+		s.have = map[weightKey]weight{}
+	}
+	var w weight
+	var err error
+	if f == formVector || f == formVectors {
+		w, err = s.vector(p, f)
+	} else {
+		w, err = s.matrix(p, f)
+	}
+	if err != nil {
+		return weight{}, fmt.Errorf("prepare weight %q: %w", p.Name, err)
+	}
+	s.have[key] = w
+	return w, nil
+}
+
+func (s *weightStore) vector(p *device.Param, f form) (weight, error) {
+	v := make([]float32, p.Len())
+	if err := p.Load(v); err != nil {
+		return weight{}, err
+	}
+	if f == formVectors {
+		from := v
+		v = make([]float32, len(v))
+		for r := range v {
+			v[r] = from[interleaved(r, len(v))]
+		}
+	}
+	ptr, err := s.reserve(int64(len(v)) * 4)
+	if err != nil {
+		return weight{}, err
+	}
+	return weight{ptr: ptr}, cu.MemcpyHtoD(cu.DevicePtr(ptr), unsafe.Pointer(&v[0]), int64(len(v))*4)
+}
+
+// interleaved is the source row of row r when values and gates alternate by eights.
+func interleaved(r, n int) int {
+	src := r/16*8 + r%8
+	if r%16 >= 8 {
+		src += n / 2
+	}
+	return src
+}
+
+func (s *weightStore) matrix(p *device.Param, f form) (weight, error) {
+	o, k, taps := dims(p)
+	rows, inner := o, k
+	if f == formGrad {
+		rows, inner = k, o
+	}
+	ld := (taps*inner + 7) &^ 7
+	pack := PackParams{N: int32(o), C: int32(k), CP: int32(inner), Taps: int32(taps), Ldo: int32(ld)}
+	if f == formGEGLU {
+		pack.Geglu = 1
+	}
+	if f == formGrad {
+		pack.Grad = 1
+	}
+	if err := s.upload(p, &pack); err != nil {
+		return weight{}, err
+	}
+	ptr, err := s.reserve(int64(rows) * int64(ld) * 2)
+	if err != nil {
+		return weight{}, err
+	}
+	pack.Out = ptr
+	l := launcher{card: s.card}
+	l.pack(kPackWeights, spread(int64(rows)*int64(ld)), &pack)
+	return weight{ptr, ld}, l.err
+}
+
+// upload copies the stored elements to the staging memory and tells the pack
+// kernel their type. fp16 and fp32 travel as they are stored.
+func (s *weightStore) upload(p *device.Param, pack *PackParams) error {
+	if raw, ok := p.Source.(device.RawWeights); ok && len(p.Tensors) > 0 {
+		dtype, _, ok := raw.Raw(p.Tensors[0])
+		size := map[string]int64{"F16": 2, "BF16": 2, "F32": 4}[dtype]
+		var at int64
+		for i := 0; ok && size > 0 && i < len(p.Tensors); i++ {
+			d, data, found := raw.Raw(p.Tensors[i])
+			if !found || d != dtype || len(data) == 0 || at+int64(len(data)) > int64(p.Len())*size {
+				ok = false
+				break
+			}
+			if at == 0 {
+				if err := s.stage(int64(p.Len()) * size); err != nil {
+					return err
+				}
+			}
+			if err := cu.MemcpyHtoD(cu.DevicePtr(s.staging)+cu.DevicePtr(at), unsafe.Pointer(&data[0]), int64(len(data))); err != nil {
+				return err
+			}
+			at += int64(len(data))
+		}
+		if ok && size > 0 && at == int64(p.Len())*size {
+			if size == 4 {
+				pack.F = s.staging
+			} else {
+				pack.H = s.staging
+			}
+			if dtype == "BF16" {
+				pack.Bf16 = 1
+			}
+			return nil
+		}
+	}
+	if cap(s.host) < p.Len() {
+		s.host = make([]float32, p.Len())
+	}
+	host := s.host[:p.Len()]
+	if err := p.Load(host); err != nil {
+		return err
+	}
+	if err := s.stage(int64(len(host)) * 4); err != nil {
+		return err
+	}
+	pack.F = s.staging
+	return cu.MemcpyHtoD(cu.DevicePtr(s.staging), unsafe.Pointer(&host[0]), int64(len(host))*4)
+}
+
+func (s *weightStore) stage(bytes int64) error {
+	if bytes <= s.room {
+		return nil
+	}
+	if err := s.card.synchronize(); err != nil {
+		return err
+	}
+	s.card.release(s.staging, s.room)
+	s.staging, s.room = 0, 0
+	p, err := s.card.allocate(bytes, "the staging memory of weights")
+	if err != nil {
+		return err
+	}
+	s.staging, s.room = p, bytes
+	return nil
+}
+
+// settle frees what only uploading needs.
+func (s *weightStore) settle() error {
+	if s.room == 0 {
+		return nil
+	}
+	if err := s.card.synchronize(); err != nil {
+		return err
+	}
+	s.card.release(s.staging, s.room)
+	s.staging, s.room, s.host = 0, 0, nil
+	return nil
+}
+
+// spread covers n elements with blocks of 256 threads, several elements a thread when n is large.
+func spread(n int64) grid {
+	return grid{x: int(min((n+255)/256, 132*16)), y: 1, z: 1, threads: 256}
+}
