@@ -257,8 +257,3 @@ func (d *Denoising) Run(ctx context.Context, progress func(step, total int)) ([]
 	}
 	return d.Latents()
 }
-
-// AddNoise brings clean latents to timestep t: √abar·x + √(1-abar)·noise.
-func (m *Model) AddNoise(latents, noise []float32, t int) []float32 {
-	return m.schedule.AddNoise(latents, noise, t)
-}
