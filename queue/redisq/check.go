@@ -1,0 +1,306 @@
+package redisq
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"dreamcad/queue"
+)
+
+// Check implements [queue.Checker].
+func (q *Queue) Check(ctx context.Context) []queue.Finding {
+	info, err := q.info(ctx)
+	if err != nil {
+		return []queue.Finding{{Code: "queue", Title: "Redis cannot be reached", Severity: queue.Critical,
+			Text: fmt.Sprintf("%s does not answer: %v. Check the address, the password and the firewall.", strings.Join(q.o.Addrs, ","), err)}}
+	}
+	version := info["redis_version"]
+	if v := info["valkey_version"]; v != "" {
+		version = "Valkey " + v
+	}
+	out := []queue.Finding{{Code: "queue", Title: "Redis", Severity: queue.Info, Text: fmt.Sprintf("version %s, role %s, %s replicas", version, info["role"], info["connected_slaves"])}}
+	add := func(code, title string, s queue.Severity, text string) {
+		out = append(out, queue.Finding{Code: code, Title: title, Severity: s, Text: text})
+	}
+	if major, err := strconv.Atoi(strings.SplitN(info["redis_version"], ".", 2)[0]); err == nil && major < 7 {
+		add("version", "Redis is too old", queue.Critical, fmt.Sprintf("Redis %s is older than 7.0, which the scripts need: update it.", info["redis_version"]))
+	}
+	if info["role"] != "" && info["role"] != "master" {
+		add("role", "not the primary", queue.Critical, "This Redis is a replica and takes no writes: point queue.url at the primary, or use the Sentinel form.")
+	}
+	if info["loading"] == "1" {
+		add("loading", "Redis is loading", queue.Warning, "Redis is reading its data from disk; it answers when that is done.")
+	}
+	if info["aof_last_write_status"] == "err" || info["rdb_last_bgsave_status"] == "err" {
+		add("disk", "Redis cannot write its data", queue.Critical, "The last write of the append-only file or the snapshot failed: check the space and the owner of Redis's data folder.")
+	}
+	out = append(out, q.config(ctx)...)
+	if n, _ := strconv.Atoi(info["connected_slaves"]); n < q.o.WaitReplicas {
+		add("replicas", "too few replicas", queue.Critical, fmt.Sprintf("wait_replicas is %d, but %d replicas are connected: every submit will be refused.", q.o.WaitReplicas, n))
+	}
+	return out
+}
+
+// config judges the settings that decide about lost jobs. Managed servers may
+// forbid CONFIG: then the finding says so.
+func (q *Queue) config(ctx context.Context) []queue.Finding {
+	get := func(name string) (string, bool) {
+		v, err := q.c.ConfigGet(ctx, name).Result()
+		return v[name], err == nil && v[name] != ""
+	}
+	var out []queue.Finding
+	for _, c := range []struct{ name, want, title, bad string }{
+		{"appendonly", "yes", "no append-only file", "appendonly is %s: a crash of Redis loses all jobs since the last snapshot. Set `appendonly yes`."},
+		{"appendfsync", "always", "acknowledged jobs can be lost", "appendfsync is %s: a crash of Redis can lose the jobs of the last seconds. Set `appendfsync always`; this service needs few writes a second."},
+		{"maxmemory-policy", "noeviction", "Redis may evict jobs", "maxmemory-policy is %s: a full Redis would silently drop jobs and leases. Set `maxmemory-policy noeviction`."},
+	} {
+		switch v, ok := get(c.name); {
+		case !ok:
+			out = append(out, queue.Finding{Code: c.name, Title: c.name, Severity: queue.Info,
+				Text: fmt.Sprintf("Could not check %s, because the server does not allow CONFIG; it should be %s.", c.name, c.want)})
+		case v != c.want:
+			out = append(out, queue.Finding{Code: c.name, Title: c.title, Severity: queue.Warning, Text: fmt.Sprintf(c.bad, v)})
+		default:
+			out = append(out, queue.Finding{Code: c.name, Title: c.name, Severity: queue.Info, Text: c.name + " is " + v})
+		}
+	}
+	return out
+}
+
+func (q *Queue) info(ctx context.Context) (map[string]string, error) {
+	s, err := q.c.Info(ctx).Result()
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]string{}
+	for line := range strings.SplitSeq(s, "\n") {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			m[k] = v
+		}
+	}
+	return m, nil
+}
+
+// Audit implements [queue.Auditor]. It walks over all keys of the queue in
+// small steps, so it may run beside the service.
+func (q *Queue) Audit(ctx context.Context) ([]string, error) {
+	a := &audit{q: q, ctx: ctx, inLine: map[string]int{}, userQ: map[string]int{}, userR: map[string]int{}, batch: map[string]int{}}
+	return a.run()
+}
+
+type audit struct {
+	q                           *Queue
+	ctx                         context.Context
+	out                         []string
+	inLine, userQ, userR, batch map[string]int
+	queued                      int
+}
+
+func (a *audit) say(format string, args ...any) {
+	if len(a.out) < 100 {
+		a.out = append(a.out, fmt.Sprintf(format, args...))
+	}
+}
+
+// scan calls f with the keys of a sort.
+func (a *audit) scan(sort string, f func(keys []string) error) error {
+	each := func(ctx context.Context, c redis.Cmdable) error {
+		var cur uint64
+		for {
+			ks, next, err := c.Scan(ctx, cur, escape(a.q.p)+sort+":*", 500).Result()
+			if err != nil {
+				return wrap("audit", err)
+			}
+			if err := f(ks); err != nil {
+				return err
+			}
+			if cur = next; cur == 0 {
+				return nil
+			}
+		}
+	}
+	if cc, ok := a.q.c.(*redis.ClusterClient); ok {
+		m, err := cc.MasterForKey(a.ctx, a.q.key("meta"))
+		if err != nil {
+			return wrap("audit", err)
+		}
+		return each(a.ctx, m)
+	}
+	return each(a.ctx, a.q.c)
+}
+
+// escape keeps the prefix from being read as a pattern.
+func escape(s string) string {
+	return strings.NewReplacer("[", `\[`, "]", `\]`, "*", `\*`, "?", `\?`).Replace(s)
+}
+
+func (a *audit) run() ([]string, error) {
+	if err := a.scan("j", a.jobs); err != nil {
+		return nil, err
+	}
+	if err := a.scan("l", a.lines); err != nil {
+		return nil, err
+	}
+	if err := a.scan("u", a.users); err != nil {
+		return nil, err
+	}
+	if err := a.scan("b", a.batches); err != nil {
+		return nil, err
+	}
+	return a.out, a.sets()
+}
+
+func (a *audit) jobs(keys []string) error {
+	ids := make([]string, len(keys))
+	for i, k := range keys {
+		ids[i] = strings.TrimPrefix(k, a.q.key("j", ""))
+	}
+	hs, err := a.q.jobs(a.ctx, ids)
+	if err != nil {
+		return err
+	}
+	if len(hs) != len(ids) {
+		a.say("a job without a status among %v", ids)
+		return nil
+	}
+	p := a.q.c.Pipeline()
+	type place struct{ line, held, lease, later, done, failed, cancelled, quarantined *redis.FloatCmd }
+	ps := make([]place, len(ids))
+	for i, h := range hs {
+		z := func(parts ...string) *redis.FloatCmd { return p.ZScore(a.ctx, a.q.key(parts...), ids[i]) }
+		ps[i] = place{z("l", h["cl"], h["po"], h["us"]), z("held"), z("leases"), z("later"), z("t", "done"), z("t", "failed"), z("t", "cancelled"), z("t", "quarantined")}
+	}
+	if _, err := p.Exec(a.ctx); err != nil && err != redis.Nil {
+		return wrap("audit", err)
+	}
+	for i, h := range hs {
+		pl := ps[i]
+		var in []string
+		for _, x := range []struct {
+			n string
+			c *redis.FloatCmd
+		}{{"queued", pl.line}, {"queued", pl.held}, {"leased", pl.lease}, {"scheduled", pl.later}, {"done", pl.done}, {"failed", pl.failed}, {"cancelled", pl.cancelled}, {"quarantined", pl.quarantined}} {
+			if x.c.Err() == nil {
+				in = append(in, x.n)
+			}
+		}
+		if len(in) != 1 || in[0] != h["st"] {
+			a.say("job %s is %s but stands in %v", ids[i], h["st"], in)
+		}
+		live := h["st"] == "queued" || h["st"] == "scheduled" || h["st"] == "leased"
+		switch {
+		case h["st"] == "leased":
+			a.userR[h["us"]]++
+		case live && h["ba"] == "":
+			a.userQ[h["us"]]++
+			a.queued++
+		}
+		if h["st"] != "leased" && h.float("ch") != 0 {
+			a.say("job %s is %s with a charge left", ids[i], h["st"])
+		}
+		if h["ba"] != "" && live {
+			a.batch[h["ba"]]++
+		}
+		if h["st"] == "queued" && h["hd"] == "" {
+			a.inLine[h["cl"]]++
+		}
+	}
+	return nil
+}
+
+func (a *audit) lines(keys []string) error {
+	for _, k := range keys {
+		f := strings.SplitN(strings.TrimPrefix(k, a.q.key("l", "")), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		p := a.q.c.Pipeline()
+		v, vp := p.ZScore(a.ctx, a.q.key("v", f[0], f[1]), f[2]), p.ZScore(a.ctx, a.q.key("vp", f[0], f[1]), f[2])
+		vt := p.HGet(a.ctx, a.q.key("u", f[2]), "vt:"+f[0])
+		if _, err := p.Exec(a.ctx); err != nil && err != redis.Nil {
+			return wrap("audit", err)
+		}
+		if (v.Err() == nil) == (vp.Err() == nil) {
+			a.say("user %s has a line in %s %s and is not in its order exactly once", f[2], f[0], f[1])
+		}
+		if x, _ := vt.Float64(); v.Err() == nil && v.Val() != x {
+			a.say("virtual time of %s in %s is %v and in the order %v", f[2], f[0], x, v.Val())
+		}
+	}
+	return nil
+}
+
+func (a *audit) users(keys []string) error {
+	for _, k := range keys {
+		u := strings.TrimPrefix(k, a.q.key("u", ""))
+		v, err := a.q.c.HMGet(a.ctx, k, "qd", "rn").Result()
+		if err != nil {
+			return wrap("audit", err)
+		}
+		qd, _ := strconv.Atoi(text(v[0]))
+		rn, _ := strconv.Atoi(text(v[1]))
+		if qd != a.userQ[u] || rn != a.userR[u] {
+			a.say("user %s counts %d waiting and %d running, there are %d and %d", u, qd, rn, a.userQ[u], a.userR[u])
+		}
+		delete(a.userQ, u)
+		delete(a.userR, u)
+	}
+	return nil
+}
+
+func (a *audit) batches(keys []string) error {
+	for _, k := range keys {
+		id := strings.TrimPrefix(k, a.q.key("b", ""))
+		n, err := a.q.c.HGet(a.ctx, k, "out").Int()
+		if err != nil {
+			return wrap("audit", err)
+		}
+		if n != a.batch[id] {
+			a.say("batch %s counts %d live jobs, there are %d", id, n, a.batch[id])
+		}
+	}
+	return nil
+}
+
+// sets compares the sizes of the indexes with what the jobs say.
+func (a *audit) sets() error {
+	for u, n := range a.userQ {
+		a.say("user %s has %d waiting jobs and no record", u, n)
+	}
+	for u, n := range a.userR {
+		a.say("user %s has %d running jobs and no record", u, n)
+	}
+	for _, c := range queue.Classes {
+		n, err := a.q.c.ZCard(a.ctx, a.q.key("wt", string(c))).Result()
+		if err != nil {
+			return wrap("audit", err)
+		}
+		if int(n) != a.inLine[string(c)] {
+			a.say("%d jobs wait in class %s, the index has %d", a.inLine[string(c)], c, n)
+		}
+	}
+	n, err := a.q.c.HGet(a.ctx, a.q.key("meta"), "queued").Int()
+	if err != nil && err != redis.Nil {
+		return wrap("audit", err)
+	}
+	if n != a.queued {
+		a.say("the total of queued jobs is %d, there are %d", n, a.queued)
+	}
+	leases, err := a.q.c.ZRange(a.ctx, a.q.key("leases"), 0, 9999).Result()
+	if err != nil {
+		return wrap("audit", err)
+	}
+	hs, err := a.q.jobs(a.ctx, leases)
+	if err == nil && len(hs) != len(leases) {
+		a.say("%d lease entries without a job", len(leases)-len(hs))
+	}
+	lids, err2 := a.q.c.HLen(a.ctx, a.q.key("lids")).Result()
+	if err2 == nil && int(lids) != len(leases) {
+		a.say("%d leases and %d lease ids", len(leases), lids)
+	}
+	return wrap("audit", err)
+}

@@ -1,0 +1,326 @@
+// Package redisq keeps the queue in Redis (7.0 or newer, Valkey, managed
+// servers; single, Sentinel or Cluster). Every change is one Lua script.
+package redisq
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"dreamcad/queue"
+	"dreamcad/queue/internal/order"
+	"dreamcad/queue/internal/refuse"
+)
+
+// schemaVersion is the layout of the keys.
+const schemaVersion = 1
+
+// Queue is the Redis backend; it fulfils [queue.Queue].
+type Queue struct {
+	cfg  queue.Config
+	o    Options
+	c    redis.UniversalClient
+	p    string // prefix with the hash tag
+	s    scripts
+	mu   sync.Mutex
+	seen map[string]time.Time // worker name → when it was registered last
+}
+
+var _ queue.Queue = (*Queue)(nil)
+
+// Options say where the server is.
+type Options struct {
+	redis.UniversalOptions
+	// Prefix names the queue on the server (default "dream"); it becomes the hash tag.
+	Prefix string
+	// WaitReplicas makes submit and complete wait for that many replicas.
+	WaitReplicas int
+	// TestClock lets a test move the server's clock with ShiftClock.
+	TestClock bool
+}
+
+// ParseURL reads
+//
+//	redis://[user:password@]host:6379[/db]                 one server (rediss: TLS)
+//	redis+sentinel://[user:password@]h1:26379,h2:26379/MASTER[/db]
+//	redis+cluster://[user:password@]h1:6379,h2:6379
+//
+// with the options ?prefix=…&wait_replicas=N&sentinel_password=…
+func ParseURL(raw string) (Options, error) {
+	var o Options
+	bad := func(why string) (Options, error) {
+		return Options{}, fmt.Errorf("queue URL (redis): %s; want redis://host:6379/0, redis+sentinel://h1,h2/MASTER or redis+cluster://h1,h2", why)
+	}
+	scheme, rest, ok := strings.Cut(raw, "://")
+	if !ok {
+		return bad("no scheme")
+	}
+	// url.Parse refuses several hosts with ports; they are taken apart by hand.
+	auth, hosts := "", rest
+	path := ""
+	if i := strings.IndexAny(hosts, "/?"); i >= 0 {
+		hosts, path = hosts[:i], hosts[i:]
+	}
+	if i := strings.LastIndexByte(hosts, '@'); i >= 0 {
+		auth, hosts = hosts[:i+1], hosts[i+1:]
+	}
+	u, err := url.Parse("redis://" + auth + "h" + path)
+	if err != nil {
+		return bad("cannot be parsed") // without the cause: it could show the password
+	}
+	o.Username = u.User.Username()
+	o.Password, _ = u.User.Password()
+	base, mode, _ := strings.Cut(scheme, "+")
+	switch base {
+	case "rediss":
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	case "redis":
+	default:
+		return bad("unknown scheme " + strconv.Quote(scheme))
+	}
+	port := "6379"
+	parts := strings.FieldsFunc(u.Path, func(r rune) bool { return r == '/' })
+	switch mode {
+	case "":
+	case "sentinel":
+		port = "26379"
+		if len(parts) == 0 {
+			return bad("Sentinel needs the master's name")
+		}
+		o.MasterName, parts = parts[0], parts[1:]
+	case "cluster":
+		o.IsClusterMode = true
+	default:
+		return bad("unknown scheme " + strconv.Quote(scheme))
+	}
+	if len(parts) > 0 {
+		if o.DB, err = strconv.Atoi(parts[0]); err != nil || len(parts) > 1 {
+			return bad("the path is not a database number")
+		}
+	}
+	for h := range strings.SplitSeq(hosts, ",") {
+		if h == "" {
+			return bad("no host")
+		}
+		if _, _, err := net.SplitHostPort(h); err != nil {
+			h = net.JoinHostPort(strings.Trim(h, "[]"), port)
+		}
+		o.Addrs = append(o.Addrs, h)
+	}
+	if o.TLSConfig != nil {
+		o.TLSConfig.ServerName, _, _ = net.SplitHostPort(o.Addrs[0])
+	}
+	for k, v := range u.Query() {
+		switch k {
+		case "prefix":
+			o.Prefix = v[0]
+		case "sentinel_password":
+			o.SentinelPassword = v[0]
+		case "wait_replicas":
+			if o.WaitReplicas, err = strconv.Atoi(v[0]); err != nil || o.WaitReplicas < 0 {
+				return bad("wait_replicas is not a number")
+			}
+		default:
+			return bad("unknown option " + strconv.Quote(k))
+		}
+	}
+	return o, nil
+}
+
+// Open connects, loads the scripts and checks the layout's version.
+func Open(ctx context.Context, cfg queue.Config, o Options) (*Queue, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Prefix == "" {
+		o.Prefix = "dream"
+	}
+	if strings.ContainsAny(o.Prefix, "{}'\\\n") {
+		return nil, fmt.Errorf("queue prefix %q: braces, quotes and backslashes are not possible", o.Prefix)
+	}
+	o.ContextTimeoutEnabled = true
+	if o.ReadTimeout == 0 {
+		o.ReadTimeout = 3 * time.Second
+	}
+	if o.MinRetryBackoff == 0 {
+		o.MinRetryBackoff, o.MaxRetryBackoff = 20*time.Millisecond, 500*time.Millisecond
+	}
+	q := &Queue{cfg: cfg, o: o, c: redis.NewUniversalClient(&o.UniversalOptions), p: "{" + o.Prefix + "}:", seen: map[string]time.Time{}}
+	q.s = newScripts(q.header())
+	if err := q.begin(ctx); err != nil {
+		return nil, errors.Join(err, q.c.Close())
+	}
+	return q, nil
+}
+
+func (q *Queue) begin(ctx context.Context) error {
+	v, err := q.c.SetNX(ctx, q.p+"schema", schemaVersion, 0).Result()
+	if err != nil {
+		return wrap("open queue", err)
+	}
+	if !v {
+		n, err := q.c.Get(ctx, q.p+"schema").Int()
+		if err != nil {
+			return wrap("open queue", err)
+		}
+		if n != schemaVersion {
+			return &queue.Error{Code: queue.CodeVersion, Doing: "open queue",
+				Sentence: fmt.Sprintf("The data on this Redis has schema %d and this program knows %d: run matching versions, or give this one another prefix.", n, schemaVersion)}
+		}
+	}
+	return q.loadScripts(ctx)
+}
+
+// Close closes the connections.
+func (q *Queue) Close() error { return q.c.Close() }
+
+func (q *Queue) key(parts ...string) string { return q.p + strings.Join(parts, ":") }
+
+// header gives the scripts their constants.
+func (q *Queue) header() string {
+	c := &q.cfg
+	ms := func(d time.Duration) int64 { return d.Milliseconds() }
+	var b strings.Builder
+	fmt.Fprintf(&b, "local P = '%s'\n", q.p)
+	fmt.Fprintf(&b, "local C = {lease=%d, keylife=%d, running=%d, queueduser=%d, queuedall=%d, halflife=%d, bulkafter=%d, bulkevery=%d, yieldafter=%d, yieldhorizon=%d, yieldgap=%d, base=%d, max=%d, failures=%d, crashes=%d, keepage=%d, keepcount=%d, keepbatch=%d, keepevents=%d, estviews=%g, estmesh=%g, samples=%d, reasons=%d, others=%d}\n",
+		ms(c.Lease), ms(c.KeyLife), c.RunningPerUser, c.QueuedPerUser, c.QueuedTotal, ms(c.HalfLife), ms(c.BulkAfter), c.BulkEvery, ms(c.YieldAfter), ms(c.YieldHorizon), ms(c.YieldGap),
+		ms(c.BackoffBase), ms(c.BackoffMax), c.MaxFailures, c.MaxCrashes, ms(c.KeepAge), c.KeepCount, max(c.KeepBatch, 1), c.KeepEvents, c.EstimateViews, c.EstimateMesh, order.MaxSamples, maxReasons, maxOthers)
+	quoted, _ := json.Marshal(extra{Message: refuse.SentenceQuarantined})
+	fmt.Fprintf(&b, "local S = {quarantined=%s, quarantinedText=%s, lost=%s}\n", lua(string(quoted)), lua(refuse.SentenceQuarantined),
+		lua(`{"kind":"crash","detail":"the lease ran out without a heartbeat","worker":`))
+	if q.o.TestClock {
+		b.WriteString("local function shift() return tonumber(redis.call('GET', P .. 'shift') or 0) end\n")
+	} else {
+		b.WriteString("local shift\n")
+	}
+	b.WriteString(prelude)
+	return b.String()
+}
+
+// lua quotes a constant text.
+func lua(s string) string { return "[==[" + s + "]==]" }
+
+const (
+	maxReasons = 1000
+	maxOthers  = 1000
+)
+
+// ShiftClock moves the clock that the scripts see; it needs Options.TestClock.
+func (q *Queue) ShiftClock(ctx context.Context, by time.Duration) error {
+	if !q.o.TestClock {
+		return errors.New("queue: the clock can only be shifted with Options.TestClock")
+	}
+	return q.c.IncrBy(ctx, q.key("shift"), by.Milliseconds()).Err()
+}
+
+type scripts struct {
+	submit, cancel, lease, beat, complete, fail, back, tick                       *redis.Script
+	sw, requeue, release, forget, place, stats, ids, cursor, ack, raise           *redis.Script
+	put, del, keys, add, refund, lock, batchCreate, feed, batchCancel, batchRetry *redis.Script
+}
+
+func newScripts(header string) scripts {
+	n := func(body string) *redis.Script { return redis.NewScript(header + body) }
+	return scripts{
+		submit: n(submitLua), cancel: n(cancelLua), lease: n(leaseLua), beat: n(beatLua), complete: n(completeLua), fail: n(failLua), back: n(backLua), tick: n(tickLua),
+		sw: n(switchLua), requeue: n(requeueLua), release: n(releaseLua), forget: n(forgetLua), place: n(placeLua), stats: n(statsLua), ids: n(idsLua),
+		cursor: n(cursorLua), ack: n(ackLua), raise: n(raiseLua), put: n(putLua), del: n(deleteLua), keys: n(keysLua), add: n(addLua), refund: n(refundLua),
+		lock: n(lockLua), batchCreate: n(batchCreateLua), feed: n(feedLua), batchCancel: n(batchCancelLua), batchRetry: n(batchRetryLua),
+	}
+}
+
+// loadScripts brings the scripts of the hot path into the server's cache; the
+// others follow at their first call.
+func (q *Queue) loadScripts(ctx context.Context) error {
+	for _, s := range []*redis.Script{q.s.submit, q.s.lease, q.s.beat, q.s.complete, q.s.back} {
+		if err := s.Load(ctx, q.c).Err(); err != nil {
+			return wrap("load scripts", err)
+		}
+	}
+	return nil
+}
+
+// run executes a script; the one key routes to the slot.
+func (q *Queue) run(ctx context.Context, s *redis.Script, args ...any) *redis.Cmd {
+	return s.Run(ctx, q.c, []string{q.key("meta")}, args...)
+}
+
+// list runs a script that returns a list of texts (numbers are turned into texts).
+func (q *Queue) list(ctx context.Context, doing string, s *redis.Script, args ...any) ([]string, error) {
+	v, err := q.run(ctx, s, args...).Slice()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, wrap(doing, err)
+	}
+	out := make([]string, len(v))
+	for i, x := range v {
+		out[i] = text(x)
+	}
+	return out, nil
+}
+
+func text(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	return ""
+}
+
+// wrap turns driver errors into the contract's.
+func wrap(doing string, err error) error {
+	if err == nil || queue.CodeOf(err) != "" {
+		return err
+	}
+	s := err.Error()
+	if strings.HasPrefix(s, "OOM ") || strings.HasPrefix(s, "MISCONF ") {
+		return &queue.Error{Code: queue.CodeFull, Doing: doing, Err: err, Sentence: "The queue's server has no room left, so this was not accepted; the operators have to make room."}
+	}
+	return queue.Unavailable(doing, err)
+}
+
+// durable waits for the replicas that Options ask for, after a write.
+func (q *Queue) durable(ctx context.Context, doing string) error {
+	if q.o.WaitReplicas == 0 {
+		return nil
+	}
+	// A no-op write on the same connection would be needed for a strict
+	// guarantee; a later offset on another connection covers the write too,
+	// because the script's reply came before.
+	conn := q.conn()
+	if conn == nil {
+		return nil // Cluster: no single connection to wait on
+	}
+	defer conn.Close()
+	pipe := conn.Pipeline()
+	pipe.HIncrBy(ctx, q.key("meta"), "waited", 1)
+	w := pipe.Do(ctx, "WAIT", q.o.WaitReplicas, 1000)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return wrap(doing, err)
+	}
+	if n, err := w.Int(); err != nil || n < q.o.WaitReplicas {
+		return &queue.Error{Code: queue.CodeUnavailable, Doing: doing, Err: fmt.Errorf("%d of %d replicas confirmed: %w", n, q.o.WaitReplicas, err)}
+	}
+	return nil
+}
+
+func (q *Queue) conn() *redis.Conn {
+	if c, ok := q.c.(*redis.Client); ok {
+		return c.Conn()
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package redisq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"dreamcad/queue"
+	"dreamcad/queue/internal/order"
+	"dreamcad/queue/internal/refuse"
+)
+
+func reverse(s string) string {
+	b := []byte(s)
+	slices.Reverse(b)
+	return string(b)
+}
+
+// Job implements [queue.Reader].
+func (q *Queue) Job(ctx context.Context, id string) (queue.Job, error) {
+	h, err := q.c.HGetAll(ctx, q.key("j", id)).Result()
+	if err != nil {
+		return queue.Job{}, wrap("read job", err)
+	}
+	if h["st"] == "" {
+		return queue.Job{}, queue.NotFound("job", id)
+	}
+	return hash(h).job()
+}
+
+// Resolve implements [queue.Reader].
+func (q *Queue) Resolve(ctx context.Context, ending string) (string, error) {
+	if n, err := q.c.Exists(ctx, q.key("j", ending)).Result(); err != nil || n == 1 {
+		return ending, wrap("resolve", err)
+	}
+	rid := reverse(ending)
+	ids, err := q.c.ZRangeByLex(ctx, q.key("rev"), &redis.ZRangeBy{Min: "[" + rid, Max: "(" + rid + "\x7f", Count: 2}).Result()
+	if err != nil {
+		return "", wrap("resolve", err)
+	}
+	for i := range ids {
+		ids[i] = reverse(ids[i])
+	}
+	return refuse.PickID(ending, ids)
+}
+
+// jobs reads many jobs in one round trip; those that are gone are left out.
+func (q *Queue) jobs(ctx context.Context, ids []string) ([]hash, error) {
+	p := q.c.Pipeline()
+	cmds := make([]*redis.MapStringStringCmd, len(ids))
+	for i, id := range ids {
+		cmds[i] = p.HGetAll(ctx, q.key("j", id))
+	}
+	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, wrap("read jobs", err)
+	}
+	var out []hash
+	for _, c := range cmds {
+		if h := c.Val(); h["st"] != "" {
+			out = append(out, h)
+		}
+	}
+	return out, nil
+}
+
+// List implements [queue.Reader].
+func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = 50
+	}
+	limit = min(limit, 1000)
+	want := func(h hash) bool { return len(f.Status) == 0 || slices.Contains(f.Status, queue.Status(h["st"])) }
+	var found []hash
+	switch {
+	case f.User != "" || f.Batch != "":
+		k := q.key("x", f.User)
+		if f.Batch != "" {
+			k = q.key("xb", f.Batch)
+		}
+		for lo := int64(0); len(found) < f.Offset+limit; lo += 500 {
+			ids, err := q.c.ZRevRange(ctx, k, lo, lo+499).Result()
+			if err != nil {
+				return nil, wrap("list jobs", err)
+			}
+			hs, err := q.jobs(ctx, ids)
+			if err != nil {
+				return nil, err
+			}
+			for _, h := range hs {
+				if want(h) {
+					found = append(found, h)
+				}
+			}
+			if len(ids) < 500 {
+				break
+			}
+		}
+	default:
+		// The newest of each status, merged by the order of arrival.
+		for _, st := range queue.Statuses {
+			if len(f.Status) > 0 && !slices.Contains(f.Status, st) {
+				continue
+			}
+			ids, err := q.list(ctx, "list jobs", q.s.ids, string(st), f.Offset+limit)
+			if err != nil {
+				return nil, err
+			}
+			hs, err := q.jobs(ctx, ids)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, hs...)
+		}
+		slices.SortFunc(found, func(a, b hash) int { return cmp.Compare(b.int("sq"), a.int("sq")) })
+	}
+	var out []queue.Job
+	for i := f.Offset; i < min(len(found), f.Offset+limit); i++ {
+		j, err := found[i].job()
+		if err != nil {
+			return nil, fmt.Errorf("decode job: %w", err)
+		}
+		out = append(out, j)
+	}
+	return out, nil
+}
+
+func floats(v any) []float64 {
+	l, _ := v.([]any)
+	out := make([]float64, len(l))
+	for i, x := range l {
+		out[i], _ = strconv.ParseFloat(text(x), 64)
+	}
+	return out
+}
+
+// Place implements [queue.Reader].
+func (q *Queue) Place(ctx context.Context, id string) (queue.Place, error) {
+	v, err := q.run(ctx, q.s.place, id).Slice()
+	if errors.Is(err, redis.Nil) {
+		return queue.Place{}, queue.NotFound("job", id)
+	}
+	if err != nil {
+		return queue.Place{}, wrap("place", err)
+	}
+	s := order.Snapshot{Samples: floats(v[1])}
+	if st := queue.Status(text(v[0])); st != queue.Queued {
+		p := queue.Place{Status: st}
+		p.RunLow, p.RunHigh, p.Known = s.Run()
+		return p, nil
+	}
+	num := func(i int) float64 { x, _ := strconv.ParseFloat(text(v[i]), 64); return x }
+	s.VT, s.Weight, s.Ahead, s.Cost = num(2), num(3), int64(num(4)), num(5)
+	for o := floats(v[6]); len(o) >= 3; o = o[3:] {
+		s.Others = append(s.Others, order.User{VT: o[0], Queued: int64(o[1]), Weight: o[2]})
+	}
+	s.More, s.Prior, s.Slots = num(7) == 1, int64(num(8)), int(num(12))
+	etas := floats(v[10])
+	for i := 1; i < len(etas); i += 2 {
+		s.Running = append(s.Running, max((etas[i]-num(11))/1000, 0))
+	}
+	p := s.Place()
+	p.Paused = text(v[9])
+	return p, nil
+}
+
+// Stats implements [queue.Reader].
+func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
+	s := refuse.NewStats("redis " + strings.Join(q.o.Addrs, ","))
+	v, err := q.list(ctx, "stats", q.s.stats)
+	if err != nil {
+		return s, err
+	}
+	oldest := map[queue.Class]float64{}
+	held := int64(0)
+	drained := map[string]bool{}
+	for i := 0; i+1 < len(v); i += 2 {
+		k, rest, _ := strings.Cut(v[i], ":")
+		x, _ := strconv.ParseFloat(v[i+1], 64)
+		n := int64(x)
+		switch k {
+		case "now":
+			s.Now = at(x)
+		case "queued":
+			s.Queued[queue.Class(rest)] = n
+		case "oldest":
+			oldest[queue.Class(rest)] = x
+		case "users":
+			s.Users[queue.Class(rest)] = n
+		case "held":
+			held = n
+		case "scheduled":
+			s.Scheduled = n
+		case "leased":
+			s.Leased = n
+		case "overdue":
+			s.Overdue = n
+		case "ended":
+			s.Ended[queue.Status(rest)] = n
+		case "c":
+			s.Counters[rest] = n
+		case "o":
+			s.Outbox[rest] = n
+		case "sw":
+			scope, name, _ := strings.Cut(rest, ":")
+			var body struct {
+				Why   string
+				Since float64
+			}
+			if err := decode(v[i+1], &body); err != nil {
+				return s, err
+			}
+			s.Switches = append(s.Switches, queue.Switch{Scope: queue.Scope(scope), Name: name, Why: body.Why, Since: at(body.Since)})
+			drained[name] = drained[name] || scope == string(queue.OfWorker)
+		case "w":
+			var w queue.WorkerInfo
+			if decode(v[i+1], &w) == nil && w.Name != "" {
+				ms, _ := strconv.ParseFloat(rest, 64)
+				w.Seen = at(ms)
+				s.Workers = append(s.Workers, w)
+			}
+		case "d":
+			var d []float64
+			for f := range strings.FieldsSeq(v[i+1]) {
+				x, _ := strconv.ParseFloat(f, 64)
+				d = append(d, x)
+			}
+			s.Durations[rest] = queue.DurationFit{Samples: len(d), P50: order.Quantile(d, .5), P90: order.Quantile(d, .9)}
+		}
+	}
+	s.Queued[queue.Bulk] += held // only batches are held, and they are bulk
+	for c, since := range oldest {
+		s.Oldest[c] = queue.Age((float64(s.Now.UnixMilli()) - since) / 1000)
+	}
+	for i := range s.Workers {
+		s.Workers[i].Drain = drained[s.Workers[i].Name]
+	}
+	slices.SortFunc(s.Workers, func(a, b queue.WorkerInfo) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Switches, func(a, b queue.Switch) int { return a.Since.Compare(b.Since) })
+	return s, nil
+}

@@ -1,0 +1,47 @@
+package redisq_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/queue/redisq"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var subjects atomic.Int64
+
+// on returns an opener of fresh queues on the server.
+func on(addrs []string, cluster bool) queuetest.Opener {
+	return func(t testing.TB, cfg queue.Config) queuetest.Subject {
+		t.Helper()
+		q, err := redisq.Open(t.Context(), cfg, redisq.Options{
+			UniversalOptions: redis.UniversalOptions{Addrs: addrs, IsClusterMode: cluster},
+			Prefix:           fmt.Sprint("t", subjects.Add(1)), TestClock: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := q.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return queuetest.Subject{Queue: q, Advance: func(d time.Duration) {
+			if err := q.ShiftClock(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	r := queuetest.StartRedis(t)
+	queuetest.Run(t, on([]string{r.Addr}, false))
+}
