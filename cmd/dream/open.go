@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 
 	"dreamcad/queue"
+	"dreamcad/queue/redisq"
 	"dreamcad/queue/sqliteq"
 	"dreamcad/storage"
 	"dreamcad/storage/dir"
@@ -25,15 +27,24 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 		}
 		return sqliteq.Open(ctx, path, cfg, sqliteq.Options{})
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, usagef("queue.url is not a URL: %w", err)
-	}
-	switch u.Scheme {
+	// The Sentinel and Cluster forms name several hosts, which url.Parse refuses.
+	scheme, _, _ := strings.Cut(address, "://")
+	base, _, _ := strings.Cut(scheme, "+")
+	switch base {
 	case "sqlite":
-		return sqliteq.Open(ctx, filepath.FromSlash(u.Path), cfg, sqliteq.Options{})
+		path, err := sqliteq.Path(address)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return sqliteq.Open(ctx, filepath.FromSlash(path), cfg, sqliteq.Options{})
+	case "redis", "rediss":
+		o, err := redisq.ParseURL(address)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return redisq.Open(ctx, cfg, o)
 	default:
-		return nil, usagef("queue.url begins with %q; possible are sqlite, redis and rediss", u.Scheme)
+		return nil, usagef("queue.url begins with %q; possible are sqlite, redis, rediss and their +sentinel and +cluster forms", scheme)
 	}
 }
 
