@@ -30,6 +30,7 @@ type cli struct {
 	Config string `help:"Configuration file (YAML)." type:"path" placeholder:"FILE" env:"DREAM_CONFIG"`
 
 	Up         upCmd         `cmd:"" group:"Start" help:"Run everything in one process: queue, storage, worker and web console."`
+	Views      viewsCmd      `cmd:"" group:"Make" help:"Make four consistent views of a prompt."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`
 	Completion completionCmd `cmd:"" group:"Set up" help:"Print a shell completion script (bash, zsh or fish)."`

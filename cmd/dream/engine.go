@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"dreamcad/inference"
+	"dreamcad/inference/device"
+	"dreamcad/inference/device/cpu"
+	"dreamcad/inference/device/cuda"
+	"dreamcad/inference/models"
+	"dreamcad/inference/models/mini"
+	"dreamcad/queue"
+)
+
+// engineFlags choose model and device, for every command that generates.
+type engineFlags struct {
+	Model         string `help:"Model bundle; the built-in one is called mini." placeholder:"NAME"`
+	Device        string `help:"auto, cpu or cuda:N (default: worker.device)." placeholder:"DEVICE"`
+	Deterministic bool   `help:"Fixed algorithms: the same device gives the same bytes."`
+}
+
+// builtin is the name by which the embedded model is asked for.
+const builtin = "mini"
+
+// bigModel is the default where it was pulled and a card serves it.
+const bigModel = "mvdream-sd21"
+
+// openDevice takes the device that spec names: auto prefers the first card.
+func openDevice(spec string, deterministic bool) (device.Device, error) {
+	card := func(n int) (device.Device, error) { return cuda.Open(n, cuda.Options{Deterministic: deterministic}) }
+	switch {
+	case spec == "cpu":
+		return cpu.New(cpu.Options{})
+	case spec == "" || spec == "auto":
+		d, err := card(0)
+		var none *cuda.Unavailable
+		if errors.As(err, &none) {
+			return cpu.New(cpu.Options{})
+		}
+		return d, err
+	case strings.HasPrefix(spec, "cuda:"):
+		n, err := strconv.Atoi(spec[len("cuda:"):])
+		if err != nil || n < 0 {
+			return nil, usagef("the device %q is unknown; use auto, cpu or cuda:N", spec)
+		}
+		d, err := card(n)
+		if err != nil {
+			return nil, fmt.Errorf("use card %d: %w", n, err)
+		}
+		return d, nil
+	}
+	return nil, usagef("the device %q is unknown; use auto, cpu or cuda:N", spec)
+}
+
+// openBundle finds a model: the embedded one, or a folder of models.dir.
+func (a *app) openBundle(name string, kind string) (*models.Bundle, error) {
+	dir := a.config.Models.Dir
+	if dir == "" {
+		dir = filepath.Join(a.config.Data, "models")
+	}
+	if name == "" {
+		name = builtin
+		if kind == "cuda" {
+			if _, err := os.Stat(filepath.Join(dir, bigModel, models.DescriptionFile)); err == nil {
+				name = bigModel
+			}
+		}
+	}
+	if name == builtin {
+		return models.Open(mini.FS)
+	}
+	if !fs.ValidPath(name) || strings.ContainsAny(name, `/\`) || name == "." {
+		return nil, usagef("the model name %q is not possible", name)
+	}
+	b, err := models.OpenDir(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("there is no model %q; `dream models list` shows what is there", name)
+	}
+	return b, err
+}
+
+// openModel opens device and model; closing both is the caller's.
+func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
+	spec := f.Device
+	if spec == "" {
+		spec = a.config.Worker.Device
+	}
+	dev, err := openDevice(spec, f.Deterministic)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := a.openBundle(f.Model, dev.Info().Kind)
+	if err != nil {
+		dev.Close()
+		return nil, nil, err
+	}
+	m, err := inference.Open(b, dev)
+	if err != nil {
+		dev.Close()
+		return nil, nil, err
+	}
+	return m, func() {
+		m.Close()
+		dev.Close()
+	}, nil
+}
+
+// deviceName is how manifests name a device.
+func deviceName(i device.Info) string {
+	return strings.Join(strings.Fields(fmt.Sprintf("%s %s %s", i.Kind, i.Name, i.Features)), " ")
+}
+
+// localRequest checks what was asked on the command line by the rules of the service.
+func localRequest(kind queue.Kind, prompt, negative string, seed *int64) (*queue.Request, error) {
+	for _, s := range []string{prompt, negative} {
+		if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\n\r", r) }) {
+			return nil, usagef("The prompt holds control characters.")
+		}
+	}
+	r := &queue.Request{Prompt: prompt, Negative: negative, Kind: kind, Seed: seed, Requester: queue.Requester{Platform: "cli", ID: "local"}}
+	if err := r.Normalise(); err != nil {
+		var q *queue.Error
+		if errors.As(err, &q) && q.Sentence != "" {
+			return nil, usageError{errors.New(q.Sentence)}
+		}
+		return nil, usageError{err}
+	}
+	return r, nil
+}
