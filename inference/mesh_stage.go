@@ -223,6 +223,10 @@ func (s *MeshStage) write() ([]asset.File, error) {
 		asset.File{Role: asset.RolePreview, Name: asset.NamePreview, MediaType: "image/png", Data: sheet}), nil
 }
 
+// AtBoundary tells whether the last Step finished a fit or a round: MarshalBinary
+// writes the state of the last boundary.
+func (s *MeshStage) AtBoundary() bool { return s.result.Grid == nil && s.draft.AtBoundary() }
+
 // Files returns what Step made, once it has reported done.
 func (s *MeshStage) Files() ([]asset.File, error) {
 	if s.files == nil {

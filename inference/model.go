@@ -39,20 +39,20 @@ type Model struct {
 
 	mu       sync.Mutex // guards what follows and is held while a program runs
 	text     *text.Encoder
-	keys     *io
-	embed    *io
-	coders   map[coderKey]*io
+	keys     *compiled
+	embed    *compiled
+	coders   map[coderKey]*compiled
 	denoiser map[bool]*denoiser // by "guided"
 	closed   bool
 }
 
-// io is a compiled program with its input and output buffers.
-type io struct {
+// compiled is a compiled program with its input and output buffers.
+type compiled struct {
 	exec    device.Exec
 	in, out []device.Buffer
 }
 
-func (p *io) free() {
+func (p *compiled) free() {
 	if p.exec != nil {
 		p.exec.Free()
 	}
@@ -80,7 +80,7 @@ func Open(b *models.Bundle, dev device.Device) (*Model, error) {
 	m := &Model{Bundle: b, dev: dev, source: src, tok: tok,
 		vae:      vae.New(checkpoint{src}, models.VAEPrefix, b.VAE),
 		schedule: diffusion.NewSchedule(b.Timesteps, b.BetaStart, b.BetaEnd),
-		coders:   map[coderKey]*io{}, denoiser: map[bool]*denoiser{}}
+		coders:   map[coderKey]*compiled{}, denoiser: map[bool]*denoiser{}}
 	if m.unet, err = diffusion.NewUNet(checkpoint{src}, models.UNetPrefix, b.UNet, b.LatentChannels); err != nil {
 		src.Close()
 		return nil, fmt.Errorf("load model %q: %w", b.Name, err)
@@ -110,7 +110,7 @@ func (m *Model) Close() error {
 	if m.text != nil {
 		m.text.Close()
 	}
-	for _, p := range []*io{m.keys, m.embed} {
+	for _, p := range []*compiled{m.keys, m.embed} {
 		if p != nil {
 			p.free()
 		}
@@ -127,8 +127,8 @@ func (m *Model) Close() error {
 var errClosed = errors.New("the model is closed")
 
 // compile builds a program between fresh buffers.
-func (m *Model) compile(name string, in, out []device.Shape, record func(p *device.Program, in, out []device.Tensor) error) (*io, error) {
-	p, r := device.NewProgram(name), &io{}
+func (m *Model) compile(name string, in, out []device.Shape, record func(p *device.Program, in, out []device.Tensor) error) (*compiled, error) {
+	p, r := device.NewProgram(name), &compiled{}
 	bind := func(shapes []device.Shape, to *[]device.Buffer) (ts []device.Tensor, err error) {
 		for _, s := range shapes {
 			b, err := m.dev.NewBuffer(s, device.Full)
@@ -158,7 +158,7 @@ func (m *Model) compile(name string, in, out []device.Shape, record func(p *devi
 }
 
 // run writes the inputs, executes and returns the first output.
-func (p *io) run(in ...[]float32) ([]float32, error) {
+func (p *compiled) run(in ...[]float32) ([]float32, error) {
 	for i, x := range in {
 		if err := p.in[i].Write(x); err != nil {
 			return nil, err
@@ -193,7 +193,7 @@ func (m *Model) Prompt(prompt, negative string) (*Prompt, error) {
 		}
 	}
 	if m.keys == nil {
-		p, r := device.NewProgram("keys"), &io{}
+		p, r := device.NewProgram("keys"), &compiled{}
 		b, err := m.dev.NewBuffer(device.Shape{N: 2, H: 1, W: t.ContextLength, C: m.unet.KeysWidth()}, device.Full)
 		if err != nil {
 			return nil, err

@@ -131,6 +131,10 @@ func (d *Draft) Progress() (done, total int) {
 	return min(done+d.inside, d.total), d.total
 }
 
+// AtBoundary tells whether the last Step finished a fit or a round, so that
+// MarshalBinary writes the present state.
+func (d *Draft) AtBoundary() bool { return d.inside == 0 && d.at > 0 }
+
 // Result is what a finished draft hands on.
 type Result struct {
 	Grid   *field.Grid
