@@ -99,6 +99,7 @@ func (w *Worker) open(l *queue.Lease, ask int) *session {
 func (s *session) end() {
 	s.once.Do(func() {
 		s.stop(context.Canceled)
+		s.flush(0)
 		close(s.over)
 		s.w.mu.Lock()
 		delete(s.w.running, s.ref.Lease)
