@@ -133,6 +133,9 @@ func (w *Worker) guarded(s *session, fn func() error) (err error) {
 	s.mu.Lock()
 	stage := s.progress.Stage
 	s.mu.Unlock()
+	if stage == "" && s.work != nil {
+		stage = queue.StageText // the first step of any job
+	}
 	begun := time.Now()
 	w.dog.arm(s, string(stage))
 	defer func() {
@@ -168,10 +171,13 @@ func (s *session) took(u Update) {
 		s.viewsReady(u.Views)
 	}
 	now := time.Now()
-	if !u.Boundary && !s.mustSave.Load() && s.sinceSave < s.w.cfg.SaveSteps && now.Sub(s.lastSave) < s.w.cfg.SaveEvery {
-		return
+	idle := now.Sub(s.lastSave)
+	due := s.mustSave.Load()
+	if s.job.Kind != queue.Views { // those take seconds: not worth it
+		due = due || s.sinceSave >= s.w.cfg.SaveSteps || idle >= s.w.cfg.SaveEvery ||
+			u.Boundary && (s.nextCkpt == 0 || idle >= s.w.cfg.SaveGap)
 	}
-	if s.job.Kind == queue.Views && !s.mustSave.Load() { // seconds of work: not worth it
+	if !due {
 		return
 	}
 	c := s.save()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"dreamcad/inference"
 	"dreamcad/inference/field"
@@ -19,8 +20,12 @@ import (
 
 // Pipeline makes jobs with models that are loaded on one device. It fulfils [Maker].
 type Pipeline struct {
+	// Mesh are the 3D settings of draft quality; formats and seed come from the job.
+	Mesh inference.MeshSettings
+
 	models []*inference.Model
 	refs   []storage.ModelRef
+	pace   pace
 }
 
 // NewPipeline serves the given models; the first is the default.
@@ -28,7 +33,7 @@ func NewPipeline(models ...*inference.Model) (*Pipeline, error) {
 	if len(models) == 0 {
 		return nil, errors.New("starting the pipeline: no model")
 	}
-	p := &Pipeline{models: models}
+	p := &Pipeline{models: models, Mesh: inference.DefaultMeshSettings(), pace: pace{}}
 	for _, m := range models {
 		digest, err := m.Bundle.Digest()
 		if err != nil {
@@ -54,7 +59,7 @@ func (p *Pipeline) Start(_ context.Context, t Task) (Work, error) {
 	if err != nil {
 		return nil, err
 	}
-	order, quality, err := order(&t.Job)
+	order, quality, err := p.order(&t.Job)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +75,7 @@ func (p *Pipeline) Start(_ context.Context, t Task) (Work, error) {
 	case err != nil:
 		return nil, &InputError{Sentence: "This request cannot be made: " + err.Error() + ".", Err: err}
 	}
-	w := &pipelineWork{making: making, dir: t.Dir, model: p.refs[i], quality: quality}
+	w := &pipelineWork{p: p, kind: t.Job.Kind, making: making, dir: t.Dir, model: p.refs[i], quality: quality}
 	if err := w.write(); err != nil {
 		return nil, err
 	}
@@ -90,7 +95,7 @@ func (p *Pipeline) choose(name string) (int, error) {
 }
 
 // order turns a job into an order. Draft is the only quality so far.
-func order(j *queue.Job) (inference.Order, queue.Quality, error) {
+func (p *Pipeline) order(j *queue.Job) (inference.Order, queue.Quality, error) {
 	if j.Quality != "" && j.Quality != queue.Draft {
 		return inference.Order{}, "", &InputError{Sentence: fmt.Sprintf("The quality %q is not offered by this worker; use draft.", j.Quality)}
 	}
@@ -99,7 +104,7 @@ func order(j *queue.Job) (inference.Order, queue.Quality, error) {
 		o.Seed = *j.Seed
 	}
 	if j.Kind == queue.Mesh {
-		set := inference.DefaultMeshSettings()
+		set := p.Mesh
 		set.Formats = j.Formats
 		o.Mesh = &set
 	}
@@ -108,6 +113,8 @@ func order(j *queue.Job) (inference.Order, queue.Quality, error) {
 
 // pipelineWork is one job in the making.
 type pipelineWork struct {
+	p        *Pipeline
+	kind     queue.Kind
 	making   *inference.Making
 	dir      string
 	model    storage.ModelRef
@@ -133,10 +140,14 @@ func (w *pipelineWork) Step(ctx context.Context) (Update, error) {
 		// Resumed behind the views: tell them under this attempt.
 		return w.update(true), nil
 	}
+	stage, _, _ := w.making.Progress()
+	begun := time.Now()
 	boundary, err := w.making.Step(ctx)
 	if err != nil {
 		return Update{}, err
 	}
+	next, _, _ := w.making.Progress()
+	w.p.pace.note(stage, time.Since(begun), next != stage || w.making.Done())
 	if err := w.write(); err != nil {
 		return Update{}, err
 	}
@@ -145,7 +156,8 @@ func (w *pipelineWork) Step(ctx context.Context) (Update, error) {
 
 func (w *pipelineWork) update(boundary bool) Update {
 	stage, step, total := w.making.Progress()
-	u := Update{Stage: queue.Stage(stage), Step: step, Total: total, Boundary: boundary}
+	u := Update{Stage: queue.Stage(stage), Step: step, Total: total, Boundary: boundary,
+		Remaining: w.p.pace.remaining(w.kind, stage, step, total)}
 	if !w.told && len(w.products) > 0 {
 		w.told = true
 		u.Views = slices.Clone(w.products)

@@ -86,7 +86,7 @@ func (s *session) published(ctx context.Context) (*storage.Manifest, error) {
 
 // viewsReady uploads the four views in the background and tells the requester.
 func (s *session) viewsReady(products []Product) {
-	files, err := s.describe(products)
+	files, err := describe(s.dir, products)
 	if err != nil {
 		s.log.Error("reading the views failed", "err", err)
 		return
@@ -106,18 +106,6 @@ func (s *session) viewsReady(products []Product) {
 		s.mu.Unlock()
 		s.tell()
 	})
-}
-
-func (s *session) describe(products []Product) ([]storage.File, error) {
-	var files []storage.File
-	for _, p := range products {
-		f, err := storage.DescribeFile(p.Role, p.Name, filepath.Join(s.dir, p.Name))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	return files, nil
 }
 
 // putFiles stores files of the attempt that are not there yet.
@@ -159,21 +147,11 @@ func putFile(ctx context.Context, store storage.Store, key, path string) error {
 // finish takes what the last step made. The result is kept on the local disk
 // before anything is uploaded; publishing goes on beside the device.
 func (s *session) finish(o *Outcome) error {
-	files, err := s.describe(o.Products)
+	m, err := newManifest(&s.job, s.ref.Lease, s.dir, o)
 	if err != nil {
 		return err
 	}
-	r := s.job.Request
-	m := &storage.Manifest{
-		Schema: storage.ManifestSchema, Job: s.job.ID, Attempt: s.ref.Lease, Parent: r.Parent,
-		Kind: string(r.Kind), Quality: o.Quality, Class: string(r.Class), Prompt: r.Prompt, Negative: r.Negative,
-		Model: o.Model, Settings: o.Settings, Device: s.w.maker.Device(), Version: s.w.cfg.Version,
-		Published: time.Now().UTC().Truncate(time.Millisecond), Timings: s.timings, PeakMemory: o.PeakMemory,
-		Cameras: o.Cameras, Notices: o.Notices, Files: files,
-	}
-	if r.Seed != nil {
-		m.Seed = *r.Seed
-	}
+	m.Device, m.Version, m.Timings = s.w.maker.Device(), s.w.cfg.Version, s.timings
 	if err := keepDraft(m, s.dir); err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ type Config struct {
 
 	SaveEvery      time.Duration // between checkpoints on local disk; default 60 s
 	SaveSteps      int           // the same in steps; default 1000
+	SaveGap        time.Duration // a finished round is saved if the last checkpoint is older; default 5 s
 	UploadEvery    time.Duration // between uploads of checkpoints; default 10 min
 	ProgressEvery  time.Duration // between progress events; default 2 s
 	Grace          time.Duration // a drained worker finishes what ends within it; default 20 s
@@ -64,6 +65,7 @@ func (c *Config) setDefaults() {
 		}
 	}
 	def(&c.SaveEvery, time.Minute)
+	def(&c.SaveGap, 5*time.Second)
 	def(&c.UploadEvery, 10*time.Minute)
 	def(&c.ProgressEvery, 2*time.Second)
 	def(&c.Grace, 20*time.Second)

@@ -64,7 +64,7 @@ func openRig(t *testing.T, base string, qc queue.Config) *rig {
 	}
 	return &rig{t: t, q: q, store: &flaky{Store: s}, dev: newChain(), start: start,
 		cfg: worker.Config{Name: "test/gpu0", Dir: filepath.Join(base, "work"), Version: "test", Grace: 5 * time.Second,
-			LeaseWait: 200 * time.Millisecond, ProgressEvery: 20 * time.Millisecond, MinFree: 1}}
+			LeaseWait: 200 * time.Millisecond, ProgressEvery: 20 * time.Millisecond, SaveGap: 1, MinFree: 1}}
 }
 
 // running is a worker in the background.
@@ -76,7 +76,12 @@ type running struct {
 
 func (r *rig) run(at func(string)) *running {
 	r.t.Helper()
-	w, err := worker.New(r.cfg, worker.Deps{Queue: r.q, Store: r.store, Maker: r.dev, Governor: r.gov,
+	return r.runWith(r.dev, at)
+}
+
+func (r *rig) runWith(m worker.Maker, at func(string)) *running {
+	r.t.Helper()
+	w, err := worker.New(r.cfg, worker.Deps{Queue: r.q, Store: r.store, Maker: m, Governor: r.gov,
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))})
 	if err != nil {
 		r.t.Fatal(err)

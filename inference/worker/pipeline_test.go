@@ -1,0 +1,104 @@
+package worker_test
+
+import (
+	"bytes"
+	"image/png"
+	"path/filepath"
+	"testing"
+
+	"dreamcad/inference"
+	"dreamcad/inference/device/cpu"
+	"dreamcad/inference/models"
+	"dreamcad/inference/models/mini"
+	"dreamcad/inference/worker"
+	"dreamcad/queue"
+	"dreamcad/storage"
+	"dreamcad/storage/storagetest"
+)
+
+// pipeline is the real small model with 3D settings that take seconds.
+func pipeline(t testing.TB) *worker.Pipeline {
+	t.Helper()
+	b, err := models.Open(mini.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := inference.Open(b, dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close(); dev.Close() })
+	set := inference.DefaultMeshSettings()
+	set.Draft.Scaffold = set.Draft.Scaffold[:1]
+	set.Draft.Scaffold[0].Iterations = 20
+	set.Draft.Rounds = set.Draft.Rounds[:1]
+	set.Draft.Rounds[0].Timestep, set.Draft.Rounds[0].Stride = 300, 150
+	set.Draft.Final = set.Draft.Final[:1]
+	set.Draft.Final[0].Iterations = 20
+	set.Surface.Faces, set.Surface.Texture = 500, 128
+	set.Turntable.Frames, set.Turntable.Size = 4, 32
+	p, err := worker.NewPipeline(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Mesh = set
+	return p
+}
+
+// The real networks, from the queue to files in storage; a second run that is
+// drained after its views and resumed elsewhere gives the same files.
+func TestMeshOfTheSmallModel(t *testing.T) {
+	r := newRig(t)
+	p := pipeline(t)
+	start := func() *running {
+		return r.runWith(p, nil)
+	}
+	run := start()
+	whole := r.submit(queue.Mesh, queue.Interactive, "a ceramic coffee mug")
+	whole = r.wait(whole.ID, queue.Done)
+	m, err := storage.ReadManifest(t.Context(), r.store, whole.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"view-0.png", "view-3.png", "views.png", "model.glb", "model.obj", "model.mtl", "texture.png", "turntable.gif", "preview.png"} {
+		if f, ok := m.Find(name); !ok || f.Bytes == 0 {
+			t.Errorf("the manifest lacks %s: %+v", name, f)
+		}
+	}
+	if img, err := png.Decode(bytes.NewReader([]byte(storagetest.Read(t, r.store, m.FileKey("view-0.png"))))); err != nil || img.Bounds().Dx() < 32 {
+		t.Errorf("view-0.png: %v", err)
+	}
+	if len(m.Cameras) != 4 || m.Cameras[0].FOV <= 0 || m.Cameras[0].Distance <= 0 || m.Model.Name != "mini" || m.Model.Digest == "" || m.Quality != "draft" || m.PeakMemory == 0 {
+		t.Errorf("manifest %+v", m)
+	}
+	for _, stage := range []string{"text", "views", "optimise", "extract", "texture", "preview"} {
+		if m.Timings[stage] <= 0 {
+			t.Errorf("no time for stage %s: %v", stage, m.Timings)
+		}
+	}
+	r.wantEvents(whole.ID, queue.EventAccepted, queue.EventStarted, queue.EventViews, queue.EventDone)
+
+	again := r.submit(queue.Mesh, queue.Interactive, "a ceramic coffee mug")
+	r.until("a checkpoint in storage", func() bool { c := r.job(again.ID).Check; return c != nil && c.Host == "" })
+	run.drain(t)
+	interrupted := r.job(again.ID).Status == queue.Queued
+	r.cfg.Dir = filepath.Join(t.TempDir(), "work")
+	start()
+	again = r.wait(again.ID, queue.Done)
+	m2, err := storage.ReadManifest(t.Context(), r.store, again.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m2.Files) != len(m.Files) {
+		t.Errorf("the resumed run has %d files, the other %d", len(m2.Files), len(m.Files))
+	}
+	for _, f := range m.Files {
+		if g, _ := m2.Find(f.Name); g.SHA256 != f.SHA256 {
+			t.Errorf("%s differs between a whole and an interrupted run (interrupted: %v)", f.Name, interrupted)
+		}
+	}
+}
