@@ -156,9 +156,9 @@ func TestBadDescriptions(t *testing.T) {
 // A truncated or foreign weights file gives one sentence.
 func TestDamagedBundle(t *testing.T) {
 	dir := t.TempDir()
-	copyFile(t, dir, DescriptionFile, func(b []byte) []byte { return b })
-	copyFile(t, dir, "merges.txt", func(b []byte) []byte { return b[:len(b)/2] })
-	copyFile(t, dir, "weights.safetensors", func(b []byte) []byte { return b[:len(b)/2] })
+	putFile(t, dir, DescriptionFile, func(b []byte) []byte { return b })
+	putFile(t, dir, "merges.txt", func(b []byte) []byte { return b[:len(b)/2] })
+	putFile(t, dir, "weights.safetensors", func(b []byte) []byte { return b[:len(b)/2] })
 	b, err := OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +175,7 @@ func TestDamagedBundle(t *testing.T) {
 	}
 }
 
-func copyFile(t *testing.T, dir, name string, change func([]byte) []byte) {
+func putFile(t *testing.T, dir, name string, change func([]byte) []byte) {
 	t.Helper()
 	b, err := mini.FS.ReadFile(name)
 	if err != nil {

@@ -259,12 +259,3 @@ func editDistance(a, b string) int {
 	}
 	return previous[len(y)]
 }
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}

@@ -43,6 +43,10 @@ func Registered(name string) (*Description, error) {
 	if err != nil {
 		return nil, err
 	}
+	return find(all, name)
+}
+
+func find(all []*Description, name string) (*Description, error) {
 	for _, d := range all {
 		if d.Name == name {
 			return d, nil

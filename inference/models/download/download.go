@@ -24,12 +24,13 @@ import (
 
 // Options of a download. The zero value works.
 type Options struct {
-	Client   *http.Client // nil: http.DefaultClient
-	Header   http.Header  // added to every request; Authorization is not sent on to other hosts
-	Parallel int          // connections, default 4
-	Chunk    int64        // bytes of a range, default 16 MiB
-	Attempts int          // failures of a range without a byte of progress before giving up, default 8
-	Stall    time.Duration
+	Client   *http.Client  // nil: http.DefaultClient
+	Header   http.Header   // added to every request; Authorization is not sent on to other hosts
+	Parallel int           // connections, default 4
+	Chunk    int64         // bytes of a range, default 16 MiB
+	Attempts int           // failures of a range without a byte of progress before giving up, default 8
+	Pause    time.Duration // before the second attempt, growing from there, default 200 ms
+	Stall    time.Duration // without a byte, after which a request is given up, default a minute
 	// Progress is called from several goroutines with the bytes that are
 	// there, those of an earlier run included.
 	Progress func(done int64)
@@ -47,6 +48,9 @@ func (o Options) filled() Options {
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 8
+	}
+	if o.Pause <= 0 {
+		o.Pause = 200 * time.Millisecond
 	}
 	if o.Stall <= 0 {
 		o.Stall = time.Minute

@@ -104,7 +104,7 @@ func drop(w http.ResponseWriter, r *http.Request, file []byte, keep int) {
 	panic(http.ErrAbortHandler)
 }
 
-var quick = Options{Chunk: 10_000, Parallel: 3, Attempts: 4, Stall: 30 * time.Second, Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+var quick = Options{Chunk: 10_000, Parallel: 3, Attempts: 4, Pause: 10 * time.Millisecond, Stall: 30 * time.Second, Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 
 func get(t *testing.T, url, path string, o Options) error {
 	t.Helper()

@@ -33,7 +33,7 @@ func (a after) Unwrap() error { return a.error }
 // that f got further than before: then the count of failures starts again.
 func retry(ctx context.Context, o Options, f func() (progress bool, err error)) error {
 	pauses := backoff.NewExponentialBackOff()
-	pauses.InitialInterval = 200 * time.Millisecond
+	pauses.InitialInterval = o.Pause
 	pauses.MaxInterval = 30 * time.Second
 	for failures := 0; ; {
 		progress, err := f()
