@@ -169,3 +169,9 @@ type ChatError struct {
 func (e *ChatError) Error() string { return fmt.Sprintf("%s: %v", e.Doing, e.Err) }
 
 func (e *ChatError) Unwrap() error { return e.Err }
+
+// Finding is one line of a check: what is so, or what is wrong and what to do.
+type Finding struct {
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+}

@@ -105,4 +105,13 @@ var german = map[string]string{
 	"quota.live":     "%d deiner Aufträge warten oder laufen.",
 	"forget.ask":     "Das löscht alle deine beendeten Aufträge, ihre Dateien und Links und deine Einstellungen. Laufende Aufträge werden abgebrochen. Es lässt sich nicht zurücknehmen.",
 	"forget.done":    "Gelöscht: %d Aufträge mit ihren Dateien und alles andere, was über dich gespeichert war.",
+
+	"modal.title":       "Etwas erträumen",
+	"modal.prompt":      "Was soll es sein?",
+	"modal.negative":    "Was soll es nicht haben? (freiwillig)",
+	"command.dream":     "Vier Ansichten und ein 3D-Modell aus einer Beschreibung",
+	"command.jobs":      "Deine wartenden und laufenden Aufträge",
+	"command.history":   "Deine beendeten Aufträge",
+	"command.forget-me": "Alles löschen, was über dich gespeichert ist",
+	"option.prompt":     "Was entstehen soll; ohne Angabe öffnet sich ein Formular",
 }

@@ -82,4 +82,9 @@ var spanish = map[string]string{
 	"queue":          "%d en espera, %d en marcha, %d equipos.",
 	"quota":          "Hoy has gastado %d de %d trabajos; la cuenta vuelve a empezar %s.",
 	"quota.none":     "Aquí no tienes límite diario.",
+
+	"modal.title":     "Soñar un objeto",
+	"command.dream":   "Cuatro vistas y una malla 3D a partir de una descripción",
+	"command.history": "Tus trabajos terminados",
+	"option.prompt":   "Qué crear; déjalo vacío para abrir un formulario",
 }

@@ -163,7 +163,10 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-func (s *Service) refuse(c Command, err error) Reply {
+func (s *Service) refuse(c Command, err error) Reply { return Complaint(c, err) }
+
+// Complaint is the reply to a command that could not be read or executed.
+func Complaint(c Command, err error) Reply {
 	text := ""
 	if r, ok := errors.AsType[refusal](err); ok {
 		text = string(r)

@@ -1,0 +1,204 @@
+// Package discord is the adapter for Discord: slash commands, buttons, modals
+// and autocompletion by gateway or signed HTTP, and messages by the bot token.
+//
+// discordgo keeps the gateway session, under a supervisor that knows where it
+// hangs. REST calls go through a small client of our own: discordgo's has no
+// nonce, ignores contexts while it waits for a rate limit, takes a ban page for
+// broken JSON and keeps a bucket for each interaction for ever.
+//
+// Sources: repository discord/discord-api-docs (interactions, messages, gateway,
+// rate limits, error codes).
+package discord
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"dreamcad/bots"
+	"dreamcad/bots/delivery"
+	"dreamcad/queue"
+)
+
+// DefaultAPI is Discord's own address.
+const DefaultAPI = "https://discord.com"
+
+// Config is what the adapter needs to know.
+type Config struct {
+	Token      string
+	APIURL     string // base, without /api; empty: DefaultAPI
+	GatewayURL string // empty: what the API names
+	PublicKey  string // hex; for HTTP interactions only
+	// Models to offer as choices; may be empty.
+	Models []string
+	// ReadyIn is how long opening a session may take; 0 is 30 s.
+	ReadyIn time.Duration
+	// Silent is the age of the last heartbeat's acknowledgement at which a
+	// session counts as dead; 0 is 110 s.
+	Silent time.Duration
+	// LockLife of the lock that makes one process serve the token; 0 is 15 s.
+	LockLife time.Duration
+}
+
+// Store is what the adapter keeps in the queue's store.
+type Store interface {
+	queue.State
+	queue.Locks
+	queue.Reader
+}
+
+// Service executes commands (bots.Service).
+type Service interface {
+	Execute(ctx context.Context, c bots.Command) bots.Reply
+}
+
+// Bot is the adapter. It fulfils bots.Chat and delivery.Pacer.
+type Bot struct {
+	config  Config
+	service Service
+	store   Store
+	log     *slog.Logger
+	rest    *rest
+	out     *delivery.Outbound
+
+	mu     sync.Mutex
+	appID  string
+	selfID string
+	seen   recent
+	health Health
+	work   sync.WaitGroup
+}
+
+// Health is how the session is.
+type Health struct {
+	Connected bool
+	LastEvent time.Time
+	Opens     int
+	Revoked   bool
+	Problem   string
+}
+
+// New makes the adapter.
+func New(c Config, service Service, store Store, log *slog.Logger) *Bot {
+	if c.APIURL == "" {
+		c.APIURL = DefaultAPI
+	}
+	if c.ReadyIn == 0 {
+		c.ReadyIn = 30 * time.Second
+	}
+	if c.Silent == 0 {
+		c.Silent = 110 * time.Second
+	}
+	if c.LockLife == 0 {
+		c.LockLife = 15 * time.Second
+	}
+	b := &Bot{config: c, service: service, store: store, log: log.With("platform", "discord")}
+	b.rest = newRest(c.APIURL, c.Token)
+	b.rest.learn = func(bucket string, until time.Time) {
+		if b.out != nil {
+			b.out.Block(bucket, until)
+		}
+	}
+	return b
+}
+
+// Learn lets the adapter announce rate limits that answers carry.
+func (b *Bot) Learn(o *delivery.Outbound) { b.out = o }
+
+// Health returns the state of the session.
+func (b *Bot) Health() Health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.health
+	h.Revoked = h.Revoked || b.rest.revoked.Load()
+	return h
+}
+
+// Platform is the word in queue.Origin.
+func (b *Bot) Platform() string { return "discord" }
+
+// Run serves the gateway until ctx ends. One process at a time does for a token;
+// it returns an error when Discord refuses the token or the intents for good.
+func (b *Bot) Run(ctx context.Context) error {
+	var fatal error
+	err := delivery.Exclusive(ctx, b.store, "discord/"+tokenName(b.config.Token), b.config.LockLife, b.log, func(ctx context.Context) {
+		if err := b.supervise(ctx); err != nil && ctx.Err() == nil {
+			b.log.Error("the Discord session ended; set a valid token and restart", "err", err)
+			b.mu.Lock()
+			b.health.Problem = err.Error()
+			b.mu.Unlock()
+			<-ctx.Done() // hold the lock: another process would fail in the same way
+			fatal = err
+		}
+	})
+	b.work.Wait()
+	if fatal != nil {
+		return fatal
+	}
+	return err
+}
+
+// identity learns the ids of the application and the bot.
+func (b *Bot) identity(ctx context.Context) error {
+	var me struct {
+		ID string `json:"id"`
+	}
+	if err := b.rest.do(ctx, call{method: http.MethodGet, path: "/users/@me", into: &me}); err != nil {
+		return err
+	}
+	var app struct {
+		ID string `json:"id"`
+	}
+	if err := b.rest.do(ctx, call{method: http.MethodGet, path: "/oauth2/applications/@me", into: &app}); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.selfID, b.appID = me.ID, app.ID
+	b.mu.Unlock()
+	return nil
+}
+
+// recent remembers the last few thousand ids, in two generations.
+type recent struct{ young, old map[string]bool }
+
+const recentSize = 4096
+
+// add reports whether the id is new.
+func (r *recent) add(id string) bool {
+	if r.young[id] || r.old[id] {
+		return false
+	}
+	if r.young == nil || len(r.young) >= recentSize {
+		r.old, r.young = r.young, make(map[string]bool, recentSize)
+	}
+	r.young[id] = true
+	return true
+}
+
+// handle takes one interaction, once, in a goroutine that cannot take the
+// process with it.
+func (b *Bot) handle(ctx context.Context, raw json.RawMessage) {
+	received := time.Now()
+	b.work.Go(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				b.log.Error("handling an interaction panicked", "panic", r)
+			}
+		}()
+		var in interaction
+		if err := json.Unmarshal(raw, &in); err != nil {
+			b.log.Error("an interaction could not be read", "err", err)
+			return
+		}
+		b.mu.Lock()
+		fresh := b.seen.add(in.ID)
+		b.mu.Unlock()
+		if !fresh {
+			return
+		}
+		b.serve(ctx, &in, received, &callbackAnswer{b: b, in: &in})
+	})
+}
