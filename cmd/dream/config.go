@@ -46,8 +46,16 @@ type queueSettings struct {
 }
 
 type storageSettings struct {
-	URL  string        `yaml:"url" env:"URL" help:"file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…; empty: a folder in the data folder."`
-	Keep time.Duration `yaml:"keep" env:"KEEP" help:"How long results are kept."`
+	URL           string        `yaml:"url" env:"URL" help:"file:///PATH or s3://BUCKET/PREFIX?endpoint=…&region=…; empty: a folder in the data folder."`
+	Keep          time.Duration `yaml:"keep" env:"KEEP" help:"How long results are kept."`
+	KeepBulk      time.Duration `yaml:"keep_bulk" env:"KEEP_BULK" help:"The same for jobs of prompt files; 0: as storage.keep."`
+	MinFree       int64         `yaml:"min_free" env:"MIN_FREE" help:"MB that must stay free on the disk of a file:// storage and of the worker."`
+	AccessKey     string        `yaml:"access_key" env:"ACCESS_KEY" help:"S3 access key; empty: AWS_ACCESS_KEY_ID, the shared credentials file or the machine's role."`
+	SecretKey     secret        `yaml:"secret_key" env:"SECRET_KEY" help:"S3 secret key."`
+	SecretKeyFile string        `yaml:"secret_key_file" env:"SECRET_KEY_FILE" help:"File that holds storage.secret_key."`
+	SessionToken  secret        `yaml:"session_token" env:"SESSION_TOKEN" help:"S3 session token of temporary keys."`
+	LinkKeys      secret        `yaml:"link_keys" env:"LINK_KEYS" help:"ID:SECRET,… that sign download links; the first signs new ones. Processes that share links need the same. Empty: made in the data folder."`
+	LinkKeysFile  string        `yaml:"link_keys_file" env:"LINK_KEYS_FILE" help:"File that holds storage.link_keys."`
 }
 
 type modelSettings struct {
@@ -100,7 +108,7 @@ type logSettings struct {
 func defaults() settings {
 	return settings{
 		Data:    defaultDataDir(),
-		Storage: storageSettings{Keep: 720 * time.Hour},
+		Storage: storageSettings{Keep: 720 * time.Hour, MinFree: 1024},
 		Worker:  workerSettings{Device: "auto", GuardGPUs: "own"},
 		Web:     webSettings{Listen: "127.0.0.1:7860"},
 		Log:     logSettings{Level: "info", Format: "auto"},
@@ -171,6 +179,8 @@ func (c *loadedConfig) readSecretFiles() error {
 		file string
 		into *secret
 	}{
+		{"storage.secret_key_file", c.Storage.SecretKeyFile, &c.Storage.SecretKey},
+		{"storage.link_keys_file", c.Storage.LinkKeysFile, &c.Storage.LinkKeys},
 		{"web.token_file", c.Web.TokenFile, &c.Web.Token},
 		{"discord.token_file", c.Discord.TokenFile, &c.Discord.Token},
 		{"slack.bot_token_file", c.Slack.BotTokenFile, &c.Slack.BotToken},
@@ -198,6 +208,12 @@ func (c *loadedConfig) check() error {
 	}
 	if c.Storage.Keep < time.Hour {
 		errs = append(errs, fmt.Errorf("storage.keep %v is shorter than an hour", c.Storage.Keep))
+	}
+	if c.Storage.KeepBulk != 0 && c.Storage.KeepBulk < time.Hour {
+		errs = append(errs, fmt.Errorf("storage.keep_bulk %v is shorter than an hour", c.Storage.KeepBulk))
+	}
+	if c.Storage.MinFree < 0 {
+		errs = append(errs, fmt.Errorf("storage.min_free %d is negative", c.Storage.MinFree))
 	}
 	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
 		errs = append(errs, fmt.Errorf("log.level %q is not debug, info, warn or error", c.Log.Level))

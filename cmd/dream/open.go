@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"path/filepath"
 	"strings"
 
 	"dreamcad/queue"
 	"dreamcad/queue/redisq"
 	"dreamcad/queue/sqliteq"
-	"dreamcad/storage"
-	"dreamcad/storage/dir"
 	"dreamcad/storage/links"
 )
 
@@ -48,31 +45,16 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 	}
 }
 
-// openStore opens the storage that storage.url names; empty is a folder in the
-// data folder.
-func openStore(a *app) (storage.Store, error) {
-	address := a.config.Storage.URL
-	if address == "" {
-		path, err := a.config.dataFile("results")
-		if err != nil {
-			return nil, err
-		}
-		return dir.Open(dir.Config{Path: path})
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, usagef("storage.url is not a URL: %w", err)
-	}
-	switch u.Scheme {
-	case "file":
-		return dir.Open(dir.Config{Path: filepath.FromSlash(u.Path)})
-	default:
-		return nil, usagef("storage.url begins with %q; possible are file and s3", u.Scheme)
-	}
-}
-
-// linkKeys are the secrets that sign download links; the data folder holds them.
+// linkKeys are the secrets that sign download links: the configured ones, else
+// the data folder holds one.
 func linkKeys(a *app) (links.Keys, error) {
+	if text := a.config.Storage.LinkKeys; text != "" {
+		keys, err := links.ParseKeys(string(text))
+		if err != nil {
+			return nil, usageError{fmt.Errorf("storage.link_keys: %w", err)}
+		}
+		return keys, nil
+	}
 	path, err := a.config.dataFile("link-keys")
 	if err != nil {
 		return nil, err
