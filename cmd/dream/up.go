@@ -1,13 +1,92 @@
 package main
 
-import "errors"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"dreamcad/bots"
+	"dreamcad/bots/web"
+	"dreamcad/bots/web/assets"
+	"dreamcad/inference/worker"
+	"dreamcad/queue"
+)
 
 type upCmd struct {
 	Listen string `help:"Address of the web console (default: web.listen, 127.0.0.1:7860)." placeholder:"HOST:PORT"`
 	Data   string `help:"Folder for everything that is kept on this machine." type:"path" placeholder:"DIR"`
+	Model  string `help:"Model to serve." placeholder:"NAME"`
+}
+
+// Help is shown below the usage.
+func (*upCmd) Help() string {
+	return "Everything in one process: queue, storage, one worker and the web console. " +
+		"An interrupt lets running work reach a good place and ends; started again, it goes on.\n\n" +
+		"Example: dream up --listen 127.0.0.1:8080 --data ./dreams"
 }
 
 // Run starts queue, storage, worker and console and ends at the first interrupt.
 func (c *upCmd) Run(a *app) error {
-	return errors.New("start the service: the console is not part of this build")
+	if c.Listen != "" {
+		a.config.Web.Listen = c.Listen
+	}
+	if c.Data != "" {
+		a.config.Data = c.Data
+	}
+	if err := a.config.check(); err != nil {
+		return usageError{err}
+	}
+	q, err := openQueue(a.ctx, a)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	store, err := openStore(a)
+	if err != nil {
+		return err
+	}
+	keys, err := linkKeys(a)
+	if err != nil {
+		return err
+	}
+	service, err := bots.New(bots.Config{Keep: a.config.Storage.Keep}, q, store, nil, a.log)
+	if err != nil {
+		return err
+	}
+	files, built := assets.FS()
+	console, err := web.New(web.Config{
+		Listen: a.config.Web.Listen, PublicURL: a.config.Web.PublicURL, Token: string(a.config.Web.Token), LinkLife: a.config.Storage.Keep,
+	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log})
+	if err != nil {
+		return err
+	}
+	model, closeModel, err := openModel(c.Model)
+	if err != nil {
+		return err
+	}
+	defer closeModel()
+	pipeline, err := worker.NewPipeline(model)
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(a.ctx)
+	group.Go(func() error { return console.Run(ctx) })
+	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error {
+		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
+	})
+	fmt.Fprintf(a.stdout, "dreamcad is ready at %s (model %s on %s)\nStop it with Ctrl-C.\n", console.URL(), model.Bundle.Name, pipeline.Device())
+	return group.Wait() // nil after an interrupt: everything has drained
+}
+
+// workerConfig is the worker's part of the settings.
+func workerConfig(a *app) worker.Config {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "local"
+	}
+	return worker.Config{Name: name, Dir: filepath.Join(a.config.Data, "work"), Version: version()}
 }
