@@ -2,7 +2,10 @@ package inference
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"math"
+	"strconv"
 	"testing"
 
 	"dreamcad/inference/camera"
@@ -37,19 +40,47 @@ func open(t testing.TB, o cpu.Options) *Model {
 	return m
 }
 
-// golden reads a tensor of the goldens, channels last where it has pixels.
-func golden(t testing.TB, name string) []float32 {
+// goldens are what PyTorch computed for a bundle; see reference/goldens.py.
+type goldens struct {
+	t testing.TB
+	f *weights.Safetensors
+}
+
+// openGoldens fails when the file was made for other weights than the bundle's.
+func openGoldens(t testing.TB, path string, b *models.Bundle) goldens {
 	t.Helper()
-	f, err := weights.OpenSafetensors("testdata/golden.safetensors")
+	f, err := weights.OpenSafetensors(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	x, err := f.Float32(name, nil)
+	t.Cleanup(func() { f.Close() })
+	digest, err := b.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i, _ := f.Lookup(name); len(i.Shape) == 4 {
+	if made := "sha256:" + f.Metadata()["weights_sha256"]; made != digest {
+		t.Fatalf("%s was made for weights %.19s…, but model %q has %.19s…: run `make goldens` and commit the result", path, made, b.Name, digest)
+	}
+	return goldens{t, f}
+}
+
+func (g goldens) number(name string) int {
+	g.t.Helper()
+	n, err := strconv.Atoi(g.f.Metadata()[name])
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return n
+}
+
+// get reads a tensor, channels last where it has pixels.
+func (g goldens) get(name string) []float32 {
+	g.t.Helper()
+	x, err := g.f.Float32(name, nil)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if i, _ := g.f.Lookup(name); len(i.Shape) == 4 {
 		y := make([]float32, len(x))
 		tensor.ToLast(y, x, i.Shape[0], i.Shape[1], i.Shape[2]*i.Shape[3])
 		return y
@@ -85,39 +116,57 @@ func TestAgainstPyTorch(t *testing.T) {
 	for _, name := range cpu.KernelNames() {
 		t.Run(name, func(t *testing.T) {
 			// The portable loops are slow and small: one forward pass shows them.
-			against(t, open(t, cpu.Options{Kernels: name}), name == "portable")
+			m := open(t, cpu.Options{Kernels: name})
+			against(t, m, openGoldens(t, "testdata/golden.safetensors", m.Bundle), name == "portable")
 		})
 	}
 }
 
-func against(t *testing.T, m *Model, brief bool) {
-	cams := camera.Orbit(90, 15, 360, 4)
-	agree(t, "cameras", camera.Matrices(cams), golden(t, "camera"))
-	prompt, err := m.Prompt("a ceramic coffee mug", "")
+func against(t *testing.T, m *Model, g goldens, brief bool) {
+	t.Helper()
+	var prompts []string
+	if err := json.Unmarshal([]byte(g.f.Metadata()["prompts"]), &prompts); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := g.f.Raw("ids")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := make([]float32, m.text.Context().Shape().Len())
-	if err := m.text.Context().Read(text); err != nil {
+	for i, p := range prompts {
+		ids, _ := m.tok.Context(p)
+		for j, id := range ids {
+			if want := int32(binary.LittleEndian.Uint32(raw[4*(i*len(ids)+j):])); id != want {
+				t.Fatalf("token %d of %q is %d, want %d", j, p, id, want)
+			}
+		}
+	}
+	cams := camera.Orbit(90, 15, 360, 4)
+	agree(t, "cameras", camera.Matrices(cams), g.get("camera"))
+	prompt, err := m.Prompt(prompts[0], "")
+	if err != nil {
 		t.Fatal(err)
 	}
-	want := golden(t, "context")
+	ctx := make([]float32, m.text.Context().Shape().Len())
+	if err := m.text.Context().Read(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want := g.get("context")
 	n := len(want) / 4
-	agree(t, "text, empty", text[:n], want[3*n:])
-	agree(t, "text, prompt", text[n:], want[:n])
+	agree(t, "text, empty", ctx[:n], want[3*n:])
+	agree(t, "text, prompt", ctx[n:], want[:n])
 
-	noise := golden(t, "noise")
+	noise := g.get("noise")
 	for _, c := range []struct {
 		step int
 		name string
 	}{{981, "unet.t981"}, {500, "unet.t500"}, {1, "unet.t1"}} {
-		agree(t, c.name, unet(t, m, prompt, cams, noise, c.step, false), golden(t, c.name))
+		agree(t, c.name, unet(t, m, prompt, cams, noise, c.step, false), g.get(c.name))
 		if brief {
 			return
 		}
-		agree(t, c.name+", shared", unet(t, m, prompt, cams, noise, c.step, true), golden(t, c.name))
+		agree(t, c.name+", shared", unet(t, m, prompt, cams, noise, c.step, true), g.get(c.name))
 	}
-	d, err := m.Denoise(DenoiseOptions{Prompt: prompt, Cameras: cams, Guidance: 5, Steps: 20, Latents: noise})
+	d, err := m.Denoise(DenoiseOptions{Prompt: prompt, Cameras: cams, Guidance: 5, Steps: g.number("steps"), Latents: noise})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,12 +174,12 @@ func against(t *testing.T, m *Model, brief bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agree(t, "20 steps of DDIM", x, golden(t, "latents.ddim20.cfg5"))
-	images, err := m.Decode(golden(t, "latents.ddim20.cfg5"), 4)
+	agree(t, "sampling", x, g.get("latents"))
+	images, err := m.Decode(g.get("latents"), 4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pixels := golden(t, "image")
+	pixels := g.get("image")
 	for i, v := range pixels {
 		pixels[i] = min(max((v+1)/2, 0), 1)
 	}
@@ -139,7 +188,7 @@ func against(t *testing.T, m *Model, brief bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moments := golden(t, "moments_of_clamped_image")
+	moments := g.get("moments_of_clamped_image")
 	mean := make([]float32, len(latents))
 	for i := range mean {
 		mean[i] = moments[i/4*8+i%4] * float32(m.Bundle.ScaleFactor)
