@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
@@ -15,7 +12,6 @@ import (
 	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/device/cuda"
 	"dreamcad/inference/models"
-	"dreamcad/inference/models/mini"
 	"dreamcad/queue"
 )
 
@@ -59,29 +55,20 @@ func openDevice(spec string, deterministic bool) (device.Device, error) {
 	return nil, usagef("the device %q is unknown; use auto, cpu or cuda:N", spec)
 }
 
-// openBundle finds a model: the embedded one, or a folder of models.dir.
+// openBundle finds a model: a folder of models.dir, or the embedded one. The
+// empty name means the default of that kind of device.
 func (a *app) openBundle(name string, kind string) (*models.Bundle, error) {
-	dir := a.config.Models.Dir
-	if dir == "" {
-		dir = filepath.Join(a.config.Data, "models")
-	}
+	s := a.modelStore()
 	if name == "" {
 		name = builtin
-		if kind == "cuda" {
-			if _, err := os.Stat(filepath.Join(dir, bigModel, models.DescriptionFile)); err == nil {
-				name = bigModel
-			}
+		if kind == "cuda" && s.Has(bigModel) {
+			name = bigModel
 		}
 	}
-	if name == builtin {
-		return models.Open(mini.FS)
-	}
-	if !fs.ValidPath(name) || strings.ContainsAny(name, `/\`) || name == "." {
-		return nil, usagef("the model name %q is not possible", name)
-	}
-	b, err := models.OpenDir(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usagef("there is no model %q; `dream models list` shows what is there", name)
+	b, err := s.Open(name)
+	var absent *models.AbsentError
+	if errors.As(err, &absent) {
+		return nil, usageError{err}
 	}
 	return b, err
 }

@@ -33,6 +33,7 @@ type cli struct {
 	Views      viewsCmd      `cmd:"" group:"Make" help:"Make four consistent views of a prompt."`
 	Mesh       meshCmd       `cmd:"" group:"Make" help:"Make a textured mesh of a prompt."`
 	Storage    storageCmd    `cmd:"" group:"Operate" help:"Check, clean and measure the storage of results."`
+	Models     modelsCmd     `cmd:"" group:"Set up" help:"Pull, list, check, convert and remove models."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`
 	Completion completionCmd `cmd:"" group:"Set up" help:"Print a shell completion script (bash, zsh or fish)."`

@@ -390,7 +390,7 @@ func TestListAndRemove(t *testing.T) {
 	if got := rows(); got != "mini:true:false toy:false:false" {
 		t.Errorf("before: %s", got)
 	}
-	if _, err := s.Open("toy"); err == nil || !strings.Contains(err.Error(), "dream models pull toy") {
+	if _, err := s.Open("toy"); err == nil || !strings.Contains(err.Error(), "dream models pull fetches it") {
 		t.Errorf("got %v", err)
 	}
 	mustPull(t, s, o)
@@ -403,7 +403,7 @@ func TestListAndRemove(t *testing.T) {
 	if n, err := s.Remove("toy"); err != nil || n < int64(len(files["toy.pt"])) {
 		t.Errorf("removed %d bytes, %v", n, err)
 	}
-	for name, want := range map[string]string{"toy": "not here", "mini": "part of the program", "../..": "not a name"} {
+	for name, want := range map[string]string{"toy": "not here", "mini": "part of the program", "../..": "not possible"} {
 		if _, err := s.Remove(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}

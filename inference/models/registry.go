@@ -52,5 +52,5 @@ func find(all []*Description, name string) (*Description, error) {
 			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("no model %q is known; dream models list shows which are", name)
+	return nil, absent("there is no model %q to pull; dream models list shows which there are", name)
 }

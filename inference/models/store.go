@@ -39,10 +39,21 @@ const (
 	trustLock = ".trusted" // no model has such a name
 )
 
-// Open opens a model by name: one in Dir before an embedded one.
+// AbsentError says that a model is not here, or that there is none of that
+// name.
+type AbsentError struct{ sentence string }
+
+func (e *AbsentError) Error() string { return e.sentence }
+
+func absent(format string, name string) error {
+	return &AbsentError{fmt.Sprintf(format, name)}
+}
+
+// Open opens a model by name: one in Dir before an embedded one. It returns an
+// AbsentError when there is none.
 func (s *Store) Open(name string) (*Bundle, error) {
 	if !namePattern.MatchString(name) {
-		return nil, fmt.Errorf("open model %q: not a name of a model", name)
+		return nil, absent("the model name %q is not possible", name)
 	}
 	if s.Dir != "" {
 		b, err := OpenDir(filepath.Join(s.Dir, name))
@@ -66,9 +77,9 @@ func (s *Store) Open(name string) (*Bundle, error) {
 		}
 	}
 	if _, err := s.registered(name); err == nil {
-		return nil, fmt.Errorf("model %q is not here yet: dream models pull %s", name, name)
+		return nil, absent("the model %q is not here yet; dream models pull fetches it", name)
 	}
-	return nil, fmt.Errorf("no model %q is known; dream models list shows which are", name)
+	return nil, absent("there is no model %q; dream models list shows what is there", name)
 }
 
 // Has says whether Open would find the model.
@@ -149,7 +160,7 @@ func diskBytes(dir string) int64 {
 // returns how many bytes that freed. The digests that were trusted stay.
 func (s *Store) Remove(name string) (int64, error) {
 	if !namePattern.MatchString(name) {
-		return 0, fmt.Errorf("remove model %q: not a name of a model", name)
+		return 0, absent("the model name %q is not possible", name)
 	}
 	unlock, err := s.lock(name)
 	if err != nil {
