@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"dreamcad/inference/worker"
+	"dreamcad/queue"
+)
+
+type workerCmd struct {
+	Name  string        `help:"Name that operators see; unique on this host (default: host name and device)." placeholder:"NAME"`
+	Grace time.Duration `help:"What ends within this time after an interrupt is finished, the rest is saved and given back." default:"20s"`
+	engineFlags
+}
+
+// Help shows examples.
+func (*workerCmd) Help() string {
+	return `Takes jobs from queue.url, makes them on one device and publishes results to storage.url;
+start one for each card. The first interrupt drains: work is finished or saved and given back.
+The second one ends the process at once; its jobs are taken over when their leases expire.
+
+Examples:
+  dream worker
+  dream worker --device cuda:1
+  DREAM_QUEUE_URL=redis://queue:6379 DREAM_STORAGE_URL='s3://dreams?endpoint=http://s3:7070' dream worker`
+}
+
+// Run works until the first interrupt.
+func (c *workerCmd) Run(a *app) error {
+	// The second signal finds the default action again.
+	defer context.AfterFunc(a.ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	q, err := openQueue(a.ctx, a)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	store, err := openStore(a)
+	if err != nil {
+		return err
+	}
+	if err := checkStore(a, store); err != nil {
+		return err
+	}
+	model, closeModel, err := a.openModel(c.engineFlags)
+	if err != nil {
+		return err
+	}
+	defer closeModel()
+	pipeline, err := worker.NewPipeline(model)
+	if err != nil {
+		return err
+	}
+	cfg := worker.Config{Name: c.Name, Dir: filepath.Join(a.config.Data, "work"), Version: version(), Grace: c.Grace,
+		MinFree: uint64(a.config.Storage.MinFree) << 20}
+	if cfg.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "worker"
+		}
+		cfg.Name = host + "/" + model.Device().Info().Kind
+	}
+	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(a.ctx)
+	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return runSweeper(ctx, a, store, q) })
+	group.Go(func() error { return serveHealth(ctx, a.config.Metrics.Listen, w) })
+	group.Go(func() error { return notifySystemd(ctx) })
+	group.Go(func() error { return w.Run(ctx) })
+	return group.Wait()
+}
+
+// serveHealth answers /healthz (the process lives) and /readyz (it takes work) until
+// ctx ends; without an address it does nothing.
+func serveHealth(ctx context.Context, address string, w *worker.Worker) error {
+	if address == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "ok") })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		if why := w.Refusing(); why != "" {
+			http.Error(rw, why, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(rw, "ok")
+	})
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen for health checks: %w", err)
+	}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve health checks: %w", err)
+	}
+	return nil
+}
+
+// notifySystemd says that the service is ready, feeds the watchdog and says when it
+// stops. Outside of systemd it does nothing.
+func notifySystemd(ctx context.Context) error {
+	if sent, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil || !sent {
+		return nil
+	}
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		every = time.Hour
+	}
+	t := time.NewTicker(every / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
+			return err
+		case <-t.C:
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+				return err
+			}
+		}
+	}
+}
