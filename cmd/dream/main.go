@@ -35,6 +35,10 @@ type cli struct {
 	Worker     workerCmd     `cmd:"" group:"Service" help:"Make jobs of the queue on one device."`
 	Storage    storageCmd    `cmd:"" group:"Operate" help:"Check, clean and measure the storage of results."`
 	Models     modelsCmd     `cmd:"" group:"Set up" help:"Pull, list, check, convert and remove models."`
+	Ingest     ingestCmd     `cmd:"" group:"Batch" help:"Queue every prompt of files."`
+	Batch      batchCmd      `cmd:"" group:"Batch" help:"List, watch, pause, cancel, retry batches; write their results."`
+	Jobs       jobsCmd       `cmd:"" group:"Operate" help:"List, show, cancel, retry, requeue, unpublish jobs."`
+	Queue      queueCmd      `cmd:"" group:"Operate" help:"Show, pause, resume, drain the queue; dead and quarantined jobs."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`
 	Completion completionCmd `cmd:"" group:"Set up" help:"Print a shell completion script (bash, zsh or fish)."`

@@ -416,3 +416,30 @@ func (s *spool) upload(ctx context.Context, b Blobs, prefix string) error {
 	}
 	return nil
 }
+
+// WriteRejects writes all rejected lines of a report as JSON Lines: from
+// storage if they were stored, else the first hundred that the report holds.
+func WriteRejects(ctx context.Context, b Blobs, rep Report, w io.Writer) error {
+	if rep.RejectsKey == "" {
+		e := json.NewEncoder(w)
+		for _, r := range rep.Rejects {
+			if err := e.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	r, err := b.Get(ctx, rep.RejectsKey, 0, -1)
+	if err != nil {
+		return fmt.Errorf("read %q: %w", rep.RejectsKey, err)
+	}
+	defer r.Close()
+	z, err := gzip.NewReader(r)
+	if err == nil {
+		_, err = io.Copy(w, z)
+	}
+	if err != nil {
+		return fmt.Errorf("unpack %q: %w", rep.RejectsKey, err)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"dreamcad/queue"
+	"dreamcad/storage"
+)
+
+type jobsCmd struct {
+	List      jobsListCmd      `cmd:"" help:"List jobs, newest first."`
+	Show      jobsShowCmd      `cmd:"" help:"Show one job."`
+	Cancel    jobsCancelCmd    `cmd:"" help:"Cancel jobs that wait or run."`
+	Retry     jobsRetryCmd     `cmd:"" help:"Ask for the same again as new jobs."`
+	Requeue   jobsRequeueCmd   `cmd:"" help:"Put failed, cancelled or quarantined jobs back into the queue."`
+	Unpublish jobsUnpublishCmd `cmd:"" help:"Take back the links to the results of jobs."`
+}
+
+// jobArgs name jobs by id or a unique ending of at least six characters.
+type jobArgs struct {
+	Jobs []string `arg:"" name:"job" help:"Ids of jobs, or unique endings of at least six characters."`
+	JSON bool     `name:"json" help:"Print JSON."`
+}
+
+// each resolves every name and calls f; all are tried, errors are joined.
+func (j *jobArgs) each(a *app, f func(ctx context.Context, q queue.Queue, id string) (string, error)) error {
+	return withQueue(a, func(q queue.Queue) error {
+		type line struct {
+			Job    string `json:"job"`
+			Answer string `json:"answer,omitempty"`
+			Error  string `json:"error,omitempty"`
+		}
+		var lines []line
+		var errs []error
+		for _, name := range j.Jobs {
+			id, err := q.Resolve(a.ctx, name)
+			answer := ""
+			if err == nil {
+				answer, err = f(a.ctx, q, id)
+			}
+			l := line{Job: id, Answer: answer}
+			if err != nil {
+				l.Job, l.Error = name, queue.SentenceOf(err)
+				errs = append(errs, fmt.Errorf("job %s: %w", name, err))
+			} else if !j.JSON {
+				fmt.Fprintf(a.stdout, "%s  %s\n", id, answer)
+			}
+			lines = append(lines, l)
+		}
+		if j.JSON {
+			errs = append(errs, printJSON(a.stdout, lines))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+type jobsListCmd struct {
+	User   string   `help:"Only this user's (platform:id)." placeholder:"USER"`
+	Batch  string   `help:"Only this batch's." placeholder:"ID"`
+	Status []string `help:"Only these: queued, scheduled, leased, done, failed, cancelled, quarantined."`
+	Limit  int      `short:"n" default:"50" help:"How many, at most 1000."`
+	JSON   bool     `name:"json" help:"Print JSON."`
+}
+
+// Run prints a line a job.
+func (c *jobsListCmd) Run(a *app) error {
+	f := queue.Filter{User: c.User, Batch: c.Batch, Limit: c.Limit}
+	for _, s := range c.Status {
+		f.Status = append(f.Status, queue.Status(s))
+	}
+	return withQueue(a, func(q queue.Queue) error {
+		js, err := q.List(a.ctx, f)
+		if err != nil {
+			return err
+		}
+		return printJobs(a, js, c.JSON)
+	})
+}
+
+func printJobs(a *app, js []queue.Job, asJSON bool) error {
+	if asJSON {
+		return printJSON(a.stdout, orEmpty(js))
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tSTATUS\tKIND\tUSER\tAGE\tPROGRESS\tPROMPT")
+	for _, j := range js {
+		progress := ""
+		if p := j.Progress; p != nil {
+			progress = string(p.Stage)
+			if p.Total > 0 {
+				progress += fmt.Sprintf(" %d/%d", p.Step, p.Total)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", j.ID, j.Status, j.Kind, j.Requester.User(), age(j.Submitted), progress, shorten(j.Prompt, 60))
+	}
+	return w.Flush()
+}
+
+func age(t time.Time) string { return time.Since(t).Round(time.Second).String() }
+
+// shorten cuts a prompt for a table and keeps it on its line.
+func shorten(s string, n int) string {
+	r := []rune(strings.Join(strings.Fields(s), " "))
+	if len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return string(r)
+}
+
+type jobsShowCmd struct {
+	Job  string `arg:"" help:"Id of the job, or a unique ending."`
+	JSON bool   `name:"json" help:"Print JSON."`
+}
+
+// Run prints a job with its place in the order.
+func (c *jobsShowCmd) Run(a *app) error {
+	return withQueue(a, func(q queue.Queue) error {
+		id, err := q.Resolve(a.ctx, c.Job)
+		if err != nil {
+			return err
+		}
+		j, err := q.Job(a.ctx, id)
+		if err != nil {
+			return err
+		}
+		p, err := q.Place(a.ctx, id)
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printJSON(a.stdout, struct {
+				queue.Job
+				Place *queue.Place `json:"place,omitempty"`
+			}{j, &p})
+		}
+		return printJob(a, &j, &p)
+	})
+}
+
+func printJob(a *app, j *queue.Job, p *queue.Place) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	row := func(k, format string, args ...any) { fmt.Fprintf(w, k+"\t"+format+"\n", args...) }
+	row("job", "%s", j.ID)
+	row("status", "%s", j.Status)
+	row("prompt", "%s", shorten(j.Prompt, 500))
+	row("request", "%s, quality %s, model %s, seed %d", j.Kind, or(string(j.Quality), "default"), or(j.Model, "default"), *j.Seed)
+	row("user", "%s (%s)", j.Requester.User(), j.Class)
+	row("submitted", "%s (%s ago)", j.Submitted.Local().Format(time.DateTime), age(j.Submitted))
+	if j.Status == queue.Queued {
+		s := fmt.Sprint(p.Position)
+		if p.About {
+			s = "about " + s
+		}
+		if p.Paused != "" {
+			s += ", held back by a pause of: " + p.Paused
+		} else if p.Known {
+			s += fmt.Sprintf(", starts in %s to %s", p.StartLow.Round(time.Second), p.StartHigh.Round(time.Second))
+		} else {
+			s += ", start unknown"
+		}
+		row("position", "%s", s)
+	}
+	row("attempts", "%d (%d failed, %d crashed), %.0f GPU-seconds", j.Attempt, j.Failures, j.Crashes, j.Used)
+	if g := j.Progress; g != nil {
+		row("progress", "%s %d/%d %s", g.Stage, g.Step, g.Total, g.Message)
+	}
+	if j.Worker != "" {
+		row("worker", "%s, lease %s", j.Worker, j.LeaseID)
+	}
+	if f := j.Failure; f != nil {
+		row("failure", "%s by %s: %s %s", f.Kind, f.Worker, f.Sentence, f.Detail)
+	}
+	if r := j.Result; r != nil {
+		for _, f := range r.Files {
+			row("file", "%s (%s, %d bytes)", f.Name, f.Role, f.Bytes)
+		}
+	}
+	return w.Flush()
+}
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+type jobsCancelCmd struct{ jobArgs }
+
+// Run cancels.
+func (c *jobsCancelCmd) Run(a *app) error {
+	return c.each(a, func(ctx context.Context, q queue.Queue, id string) (string, error) {
+		_, err := q.Cancel(ctx, id)
+		return "cancelled", err
+	})
+}
+
+type jobsRetryCmd struct{ jobArgs }
+
+// Run submits the same request as a new job.
+func (c *jobsRetryCmd) Run(a *app) error {
+	return c.each(a, func(ctx context.Context, q queue.Queue, id string) (string, error) {
+		j, err := q.Job(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		r := j.Request
+		r.ID, r.Key, r.Parent, r.Batch, r.Line = "", "", id, "", 0
+		rc, err := q.Submit(ctx, r)
+		return "queued again as " + rc.ID, err
+	})
+}
+
+type jobsRequeueCmd struct{ jobArgs }
+
+// Run puts the jobs themselves back.
+func (c *jobsRequeueCmd) Run(a *app) error {
+	return c.each(a, func(ctx context.Context, q queue.Queue, id string) (string, error) {
+		return "queued", q.Requeue(ctx, id)
+	})
+}
+
+type jobsUnpublishCmd struct{ jobArgs }
+
+// Run revokes links.
+func (c *jobsUnpublishCmd) Run(a *app) error {
+	store, err := openStore(a)
+	if err != nil {
+		return err
+	}
+	return c.each(a, func(ctx context.Context, _ queue.Queue, id string) (string, error) {
+		return "unpublished", storage.Unpublish(ctx, store, id)
+	})
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"dreamcad/queue"
+)
+
+type queueCmd struct {
+	Stats      queueStatsCmd      `cmd:"" help:"Show lengths, ages, workers, switches and counters."`
+	Pause      queuePauseCmd      `cmd:"" help:"Start no more jobs, of all or of a class, user or batch; running jobs go on."`
+	Resume     queueResumeCmd     `cmd:"" help:"Lift a pause."`
+	Drain      queueDrainCmd      `cmd:"" help:"Let a worker finish or hand back its jobs and take no more."`
+	Dead       queueDeadCmd       `cmd:"" help:"List jobs that failed for good."`
+	Quarantine queueQuarantineCmd `cmd:"" help:"List or release jobs that crashed workers."`
+}
+
+type queueStatsCmd struct {
+	JSON  bool `name:"json" help:"Print JSON."`
+	Audit bool `help:"Check the invariants over all jobs as well."`
+}
+
+// Run prints a picture of the queue.
+func (c *queueStatsCmd) Run(a *app) error {
+	return withQueue(a, func(q queue.Queue) error {
+		s, err := q.Stats(a.ctx)
+		if err != nil {
+			return err
+		}
+		var broken []string
+		if c.Audit {
+			if broken, err = q.Audit(a.ctx); err != nil {
+				return err
+			}
+		}
+		if c.JSON {
+			err = printJSON(a.stdout, struct {
+				queue.Stats
+				Violations []string `json:"violations,omitempty"`
+			}{s, broken})
+		} else {
+			err = printStats(a, &s)
+		}
+		if err == nil && len(broken) > 0 {
+			for _, v := range broken {
+				fmt.Fprintln(a.stderr, "violation:", v)
+			}
+			return fmt.Errorf("%d invariants are violated", len(broken))
+		}
+		return err
+	})
+}
+
+func printStats(a *app, s *queue.Stats) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(w, "queue\t%s\n", s.Backend)
+	for _, c := range queue.Classes {
+		fmt.Fprintf(w, "%s\t%d queued by %d users, the oldest for %v\n", c, s.Queued[c], s.Users[c], time.Duration(float64(s.Oldest[c])*float64(time.Second)).Round(time.Second))
+	}
+	fmt.Fprintf(w, "running\t%d (%d past their deadline), %d wait for a retry\n", s.Leased, s.Overdue, s.Scheduled)
+	fmt.Fprintf(w, "kept\t%d done, %d failed, %d cancelled, %d quarantined\n", s.Ended[queue.Done], s.Ended[queue.Failed], s.Ended[queue.Cancelled], s.Ended[queue.Quarantined])
+	for _, x := range s.Workers {
+		drain := ""
+		if x.Drain {
+			drain = ", draining"
+		}
+		fmt.Fprintf(w, "worker\t%s on %s, seen %s ago%s\n", x.Name, x.Device, s.Now.Sub(x.Seen).Round(time.Second), drain)
+	}
+	for _, x := range s.Switches {
+		fmt.Fprintf(w, "paused\t%s %s since %s %s\n", x.Scope, x.Name, x.Since.Local().Format(time.DateTime), x.Why)
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Durations)) {
+		d := s.Durations[k]
+		fmt.Fprintf(w, "run time\t%s: %.1f s (p90 %.1f s) of %d\n", k, d.P50, d.P90, d.Samples)
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Outbox)) {
+		fmt.Fprintf(w, "outbox\t%s has %d events to read\n", k, s.Outbox[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Counters)) {
+		fmt.Fprintf(w, "count\t%s %d\n", k, s.Counters[k])
+	}
+	return w.Flush()
+}
+
+// scopeFlags say what a switch is about; none means the whole queue.
+type scopeFlags struct {
+	Class string `help:"Only this class: interactive or bulk." xor:"scope"`
+	User  string `help:"Only this user (platform:id)." xor:"scope"`
+	Batch string `help:"Only this batch." xor:"scope"`
+}
+
+func (f *scopeFlags) scope() (queue.Scope, string) {
+	switch {
+	case f.Class != "":
+		return queue.OfClass, f.Class
+	case f.User != "":
+		return queue.OfUser, f.User
+	case f.Batch != "":
+		return queue.OfBatch, f.Batch
+	}
+	return queue.AllJobs, ""
+}
+
+type queuePauseCmd struct {
+	scopeFlags
+	Why string `help:"Reason, shown to operators." default:"dream queue pause"`
+}
+
+// Run pauses; it lasts through restarts.
+func (c *queuePauseCmd) Run(a *app) error {
+	s, name := c.scope()
+	return withQueue(a, func(q queue.Queue) error { return q.Pause(a.ctx, s, name, c.Why) })
+}
+
+type queueResumeCmd struct{ scopeFlags }
+
+// Run lifts a pause.
+func (c *queueResumeCmd) Run(a *app) error {
+	s, name := c.scope()
+	return withQueue(a, func(q queue.Queue) error { return q.Resume(a.ctx, s, name) })
+}
+
+type queueDrainCmd struct {
+	Worker string `arg:"" help:"Name of the worker, as dream queue stats shows it."`
+	Undo   bool   `help:"Let the worker take jobs again."`
+}
+
+// Run drains a worker.
+func (c *queueDrainCmd) Run(a *app) error {
+	return withQueue(a, func(q queue.Queue) error {
+		if c.Undo {
+			return q.Resume(a.ctx, queue.OfWorker, c.Worker)
+		}
+		return q.Pause(a.ctx, queue.OfWorker, c.Worker, "dream queue drain")
+	})
+}
+
+type queueDeadCmd struct {
+	Limit int  `short:"n" default:"50" help:"How many, at most 1000."`
+	JSON  bool `name:"json" help:"Print JSON."`
+}
+
+// Run lists failed jobs.
+func (c *queueDeadCmd) Run(a *app) error { return listStatus(a, queue.Failed, c.Limit, c.JSON) }
+
+type queueQuarantineCmd struct {
+	Release []string `help:"Let the input of these jobs be submitted again." placeholder:"JOB"`
+	Limit   int      `short:"n" default:"50" help:"How many, at most 1000."`
+	JSON    bool     `name:"json" help:"Print JSON."`
+}
+
+// Run lists or releases quarantined jobs.
+func (c *queueQuarantineCmd) Run(a *app) error {
+	if len(c.Release) == 0 {
+		return listStatus(a, queue.Quarantined, c.Limit, c.JSON)
+	}
+	return withQueue(a, func(q queue.Queue) error {
+		for _, name := range c.Release {
+			id, err := q.Resolve(a.ctx, name)
+			if err != nil {
+				return err
+			}
+			if err := q.Release(a.ctx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func listStatus(a *app, st queue.Status, limit int, asJSON bool) error {
+	return withQueue(a, func(q queue.Queue) error {
+		js, err := q.List(a.ctx, queue.Filter{Status: []queue.Status{st}, Limit: limit})
+		if err != nil {
+			return err
+		}
+		return printJobs(a, js, asJSON)
+	})
+}
