@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"dreamcad/bots"
@@ -214,8 +215,11 @@ func (d *Delivery) compose(ctx context.Context, due *dueRecord) (*queue.Job, bot
 			m = d.render.Outcome(ctx, job, &due.Event)
 		}
 	}
-	if due.NoFiles {
+	if due.NoFiles || due.Bare {
 		m.Files = nil
+	}
+	if due.Bare { // links may be what was objected to
+		m.Buttons = slices.DeleteFunc(m.Buttons, func(b bots.Button) bool { return b.URL != "" })
 	}
 	return job, m, nil
 }
@@ -274,6 +278,9 @@ func (a *attempt) climb(ctx context.Context, job *queue.Job) (place string, p bo
 		if err := a.save(ctx); err != nil {
 			return "", p, err
 		}
+		if _, a.m, err = d.compose(ctx, &a.due); err != nil {
+			return "", p, err
+		}
 	}
 }
 
@@ -295,13 +302,9 @@ func (a *attempt) giveWay(err error) bool {
 		if a.due.Bare {
 			a.due.Rung++
 		}
-		a.due.Bare, a.due.NoFiles = true, true
-		a.m = bots.Message{Text: a.m.Text, Mention: a.m.Mention}
+		a.due.Bare = true
 	default:
 		return false
-	}
-	if a.due.NoFiles {
-		a.m.Files = nil
 	}
 	a.due.Sending = false // it was refused, so it is not there
 	a.d.log.Info("an outcome goes another way", "event", a.name, "rung", a.due.Rung, "err", err)

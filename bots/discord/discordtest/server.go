@@ -397,7 +397,8 @@ func (s *Server) answer(c *call, auth string, header http.Header) (int, any) {
 		for k, v := range err.header {
 			header[k] = v
 		}
-		return err.status, map[string]any{"message": err.text, "retry_after": header.Get("Retry-After"), "global": header.Get("X-RateLimit-Global") != ""}
+		after, _ := strconv.ParseFloat(header.Get("Retry-After"), 64)
+		return err.status, map[string]any{"message": err.text, "retry_after": after, "global": header.Get("X-RateLimit-Global") != ""}
 	}
 	status, out, err := s.route(c)
 	if err != nil {
