@@ -24,7 +24,7 @@ const DescriptionFile = "model.json"
 type Description struct {
 	Name    string  `json:"name"`  // what --model takes: lower-case letters, digits, "-", "."
 	Title   string  `json:"title"` // for people, one line
-	Licence Licence `json:"licence"`
+	Licence Licence `json:"licence,omitzero"`
 
 	ImageSize      int     `json:"image_size"` // pixels of a side
 	Views          int     `json:"views"`
@@ -45,8 +45,9 @@ type Description struct {
 
 	Files   Files    `json:"files"`
 	Sources []Source `json:"sources,omitempty"`
-	Knows   *Knows   `json:"knows,omitempty"` // nil: the model has an open vocabulary
-	Check   Check    `json:"check"`
+	Check   Check    `json:"check,omitzero"`
+
+	Vocabulary *Vocabulary `json:"vocabulary,omitempty"` // nil: any word
 
 	// ExperimentalMesh says that meshes from this model were not yet judged
 	// on its real weights; help and notices say so.
@@ -161,17 +162,15 @@ type AlphaCheck struct {
 	Value float64 `json:"value"`
 }
 
-// Knows is the vocabulary of a model that was trained on a closed one; see
-// Notice.
-type Knows struct {
-	Things    []string            `json:"things"`              // kinds of objects, singular: "mug", "pine tree"
-	Synonyms  map[string]string   `json:"synonyms,omitempty"`  // other nouns that it was trained on → thing: "coffee mug": "mug"
-	Related   map[string][]string `json:"related,omitempty"`   // nouns that it does not know → the nearest things: "dog": ["teddy bear"]
-	Colours   []string            `json:"colours,omitempty"`   //
-	Materials []string            `json:"materials,omitempty"` //
-	Patterns  []string            `json:"patterns,omitempty"`  //
-	Sizes     []string            `json:"sizes,omitempty"`     // "tall", "short"
-	Parts     []string            `json:"parts,omitempty"`     // that can have a colour: "handle"
+// Vocabulary lists what a model that was trained on a closed set of words
+// knows; see Notice. All words are in singular.
+type Vocabulary struct {
+	Things    map[string][]string `json:"things"`              // kind of object → nouns for it: "mug": ["mug", "coffee mug", "cup"]
+	Related   map[string][]string `json:"related,omitempty"`   // nouns that it does not know → the nearest kinds; see also hints.go
+	Parts     map[string][]string `json:"parts,omitempty"`     // kind of object → parts that can have a colour
+	Colours   map[string][]string `json:"colours,omitempty"`   // colour → other words for it
+	Materials map[string][]string `json:"materials,omitempty"` // material → words for it
+	Patterns  map[string][]string `json:"patterns,omitempty"`  // pattern → words for it
 	Fillers   []string            `json:"fillers,omitempty"`   // words without effect: "cute"
 }
 

@@ -124,7 +124,8 @@ func TestBadDescriptions(t *testing.T) {
 		"elevation":        {"defaults.elevation", 100, "defaults.elevation"},
 		"path":             {"files.weights.name", "../w", "name of a file"},
 		"digest":           {"files.weights.sha256", "abc", "64 hexadecimal digits"},
-		"synonym":          {"knows.synonyms", map[string]string{"a": "b"}, `"a" stands for "b"`},
+		"related":          {"vocabulary.related", map[string][]string{"a": {"b"}}, `"a" points to "b"`},
+		"no things":        {"vocabulary.things", map[string][]string{}, "is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var tree map[string]any

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -230,29 +231,20 @@ func (d *Description) checkFiles() error {
 			return fmt.Errorf("bytes of %q is negative", f.Name)
 		}
 	}
-	if d.Knows != nil {
-		return d.Knows.check()
+	if d.Vocabulary != nil {
+		return d.Vocabulary.check()
 	}
 	return nil
 }
 
-func (k *Knows) check() error {
-	if len(k.Things) == 0 {
-		return fmt.Errorf("knows.things is empty")
+func (v *Vocabulary) check() error {
+	if len(v.Things) == 0 {
+		return errors.New("vocabulary.things is empty")
 	}
-	things := map[string]bool{}
-	for _, t := range k.Things {
-		things[t] = true
-	}
-	for s, t := range k.Synonyms {
-		if !things[t] {
-			return fmt.Errorf("knows.synonyms: %q stands for %q, which is not in knows.things", s, t)
-		}
-	}
-	for s, list := range k.Related {
+	for word, list := range v.Related {
 		for _, t := range list {
-			if !things[t] {
-				return fmt.Errorf("knows.related: %q points to %q, which is not in knows.things", s, t)
+			if _, ok := v.Things[t]; !ok {
+				return fmt.Errorf("vocabulary.related: %q points to %q, which is not in vocabulary.things", word, t)
 			}
 		}
 	}

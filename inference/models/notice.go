@@ -20,7 +20,7 @@ import (
 // the first preposition ("a dragon with a sword" is about a dragon), unless
 // there are only describing words ("a photo of a mug").
 func (d *Description) Notice(prompt string) (string, bool) {
-	k := d.Knows
+	k := d.Vocabulary
 	if k == nil {
 		return "", false
 	}
@@ -42,7 +42,7 @@ func (d *Description) Notice(prompt string) (string, bool) {
 // subject is the part of the words that says what the prompt is about: the
 // first stretch between prepositions with a word that is more than a
 // description; everything when there is none.
-func (k *Knows) subject(words []string) []string {
+func (k *Vocabulary) subject(words []string) []string {
 	start := 0
 	for i := 0; i <= len(words); i++ {
 		if i < len(words) && !slices.Contains(prepositions, words[i]) {
@@ -58,7 +58,7 @@ func (k *Knows) subject(words []string) []string {
 }
 
 // named lists the things that the words name, in their order.
-func (k *Knows) named(words []string) []string {
+func (k *Vocabulary) named(words []string) []string {
 	var out []string
 	for i := 0; i < len(words); {
 		thing, n, ok := k.match(words[i:])
@@ -76,7 +76,7 @@ func (k *Knows) named(words []string) []string {
 
 // match finds the longest name of a thing that words begin with, and returns
 // the thing and the number of its words.
-func (k *Knows) match(words []string) (thing string, n int, ok bool) {
+func (k *Vocabulary) match(words []string) (thing string, n int, ok bool) {
 	try := func(name, of string) {
 		parts := splitWords(name)
 		if len(parts) == 0 || len(parts) <= n || len(parts) > len(words) {
@@ -87,34 +87,33 @@ func (k *Knows) match(words []string) (thing string, n int, ok bool) {
 			thing, n, ok = of, len(parts), true
 		}
 	}
-	for _, t := range k.Things {
+	for _, t := range sortedKeys(k.Things) {
 		try(t, t)
-	}
-	for s, t := range k.Synonyms {
-		try(s, t)
+		for _, noun := range k.Things[t] {
+			try(noun, t)
+		}
 	}
 	return thing, n, ok
 }
 
 // nearest lists up to most things that come close to a word of the prompt:
 // first those that the bundle relates to it, then those spelled much like it.
-func (k *Knows) nearest(words []string, most int) []string {
+func (k *Vocabulary) nearest(words []string, most int) []string {
 	var out []string
 	add := func(t string) {
-		if len(out) < most && !slices.Contains(out, t) {
+		if _, known := k.Things[t]; known && len(out) < most && !slices.Contains(out, t) {
 			out = append(out, t)
 		}
 	}
-	for i := range words {
-		for _, key := range sortedKeys(k.Related) {
-			parts := splitWords(key)
-			if len(parts) == 0 || len(parts) > len(words)-i {
-				continue
-			}
-			last := len(parts) - 1
-			if slices.Equal(parts[:last], words[i:i+last]) && sameNoun(words[i+last], parts[last]) {
-				for _, t := range k.Related[key] {
-					add(t)
+	for _, related := range []map[string][]string{k.Related, hints} {
+		for i := range words {
+			for _, key := range sortedKeys(related) {
+				parts := splitWords(key)
+				last := len(parts) - 1
+				if last >= 0 && len(parts) <= len(words)-i && slices.Equal(parts[:last], words[i:i+last]) && sameNoun(words[i+last], parts[last]) {
+					for _, t := range related[key] {
+						add(t)
+					}
 				}
 			}
 		}
@@ -137,11 +136,11 @@ func (k *Knows) nearest(words []string, most int) []string {
 			}
 		}
 	}
-	for _, t := range k.Things {
+	for _, t := range sortedKeys(k.Things) {
 		consider(t, t)
-	}
-	for _, s := range sortedKeys(k.Synonyms) {
-		consider(s, k.Synonyms[s])
+		for _, noun := range k.Things[t] {
+			consider(noun, t)
+		}
 	}
 	sort.SliceStable(close, func(i, j int) bool { return close[i].distance < close[j].distance })
 	for _, c := range close {
@@ -150,36 +149,37 @@ func (k *Knows) nearest(words []string, most int) []string {
 	return out
 }
 
-// describes says whether the word is one that the model knows but that names
-// no thing: a colour, a material and so on, or a short function word.
-func (k *Knows) describes(word string) bool {
+// describes says whether the word names no thing: a colour, a material and so
+// on that the model knows, a common adjective, or a function word.
+func (k *Vocabulary) describes(word string) bool {
 	if len(word) < 3 {
 		return true
 	}
-	for _, list := range [][]string{k.Colours, k.Materials, k.Patterns, k.Sizes, k.Parts, k.Fillers, functionWords} {
-		for _, w := range list {
-			if sameNoun(word, strings.ToLower(w)) {
+	same := func(phrase string) bool {
+		return slices.ContainsFunc(splitWords(phrase), func(w string) bool { return sameNoun(word, w) })
+	}
+	for _, m := range []map[string][]string{k.Colours, k.Materials, k.Patterns} {
+		for key, list := range m {
+			if same(key) || slices.ContainsFunc(list, same) {
 				return true
 			}
 		}
 	}
-	return false
+	for _, list := range k.Parts {
+		if slices.ContainsFunc(list, same) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(k.Fillers, same) || slices.Contains(descriptions, word)
 }
 
-// Words that never say what a prompt is about.
-var (
-	functionWords = []string{"the", "and", "some", "one", "two", "three", "four", "that", "this", "made", "very",
-		"photo", "picture", "image", "model", "render", "rendering", "asset", "style", "type", "kind", "sort", "piece", "pair", "set"}
-	prepositions = []string{"with", "without", "of", "on", "in", "at", "by", "for", "from", "under", "over", "inside", "beside", "next", "near",
-		"riding", "holding", "wearing", "carrying", "eating", "sitting", "standing", "lying"}
-)
-
 // examples picks things from the whole list, evenly spaced.
-func (k *Knows) examples(n int) []string {
-	n = min(n, len(k.Things))
+func (k *Vocabulary) examples(n int) []string {
+	all := sortedKeys(k.Things)
+	n = min(n, len(all))
 	out := make([]string, n)
 	for i := range out {
-		out[i] = k.Things[i*len(k.Things)/n]
+		out[i] = all[i*len(all)/n]
 	}
 	return out
 }

@@ -9,13 +9,13 @@ import (
 )
 
 func vocabulary() *Description {
-	return &Description{Name: "toy", Knows: &Knows{
-		Things:    []string{"mug", "pine tree", "fish", "teddy bear", "cactus", "snowman", "candy", "sword", "table", "hammer"},
-		Synonyms:  map[string]string{"coffee mug": "mug", "cup": "mug"},
-		Related:   map[string][]string{"dog": {"teddy bear"}, "chess piece": {"snowman"}},
-		Colours:   []string{"red"},
-		Materials: []string{"wooden"},
-		Parts:     []string{"handle"},
+	return &Description{Name: "toy", Vocabulary: &Vocabulary{
+		Things: map[string][]string{"mug": {"mug", "coffee mug", "cup"}, "pine tree": nil, "fish": nil, "teddy bear": nil, "cactus": nil,
+			"snowman": nil, "candy": nil, "sword": nil, "table": nil, "hammer": nil},
+		Related:   map[string][]string{"chess piece": {"snowman"}, "dog": {"teddy bear"}},
+		Colours:   map[string][]string{"teal": {"turquoise"}},
+		Materials: map[string][]string{"wood": {"wooden"}},
+		Parts:     map[string][]string{"mug": {"handle"}},
 	}}
 }
 
@@ -37,7 +37,7 @@ func TestNotice(t *testing.T) {
 		"a wooden hamer":             "nearest are: hammer.",
 		"sowrd":                      "nearest are: sword.",
 		"a bear":                     "nearest are: teddy bear.",
-		"quantum entanglement":       "some are: mug, teddy bear and candy.",
+		"quantum entanglement":       "some are: cactus, hammer and snowman.",
 		"a dragon with a red sword":  "and of this prompt only sword.",
 		"an astronaut riding a fish": "and of this prompt only fish.",
 		"你好":                         "some are: ",
@@ -50,7 +50,7 @@ func TestNotice(t *testing.T) {
 			t.Errorf("%q: %q is not one sentence", prompt, s)
 		}
 	}
-	d.Knows = nil
+	d.Vocabulary = nil
 	if s, ok := d.Notice("a dog"); ok {
 		t.Errorf("an open vocabulary: %s", s)
 	}
@@ -59,7 +59,7 @@ func TestNotice(t *testing.T) {
 // What the embedded model says about what it knows and does not.
 func TestMiniNotice(t *testing.T) {
 	b := openMini(t)
-	for _, thing := range b.Knows.Things {
+	for thing := range b.Vocabulary.Things {
 		for _, p := range []string{thing, "a red " + thing, "The " + strings.ToUpper(thing), thing + "s made of wood"} {
 			if s, ok := b.Notice(p); ok {
 				t.Errorf("%q: %s", p, s)
@@ -67,7 +67,7 @@ func TestMiniNotice(t *testing.T) {
 		}
 	}
 	for prompt, near := range map[string]string{
-		"a dragon": "fish", "a dog": "teddy bear", "a motorcycle": "car", "a banana": "pear",
+		"a dragon": "fish", "a horse": "teddy bear", "a motorcycle": "car", "a melon": "apple",
 		"an astronaut riding a horse": "robot", "a skyscraper": "tower", "a gitar": "guitar",
 	} {
 		if s, ok := b.Notice(prompt); !ok || !strings.Contains(s, near) {
