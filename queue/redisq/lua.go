@@ -125,17 +125,19 @@ end
 local function reseat(u)
   local out = parked(u)
   for _, cl in ipairs({'interactive', 'bulk'}) do
+    local moved = false
     for _, po in ipairs(call('SMEMBERS', K('pools'))) do
       local from, to = K('v', cl, po), K('vp', cl, po)
       if not out then from, to = to, from end
       if call('ZSCORE', from, u) then
+        moved = true
         call('ZREM', from, u)
         call('ZADD', to, 0, u)
         wake(po)
       end
     end
-    if not out then enter(u, cl, true) else
-      share(u, cl, tonumber(call('HGET', K('u', u), 'vt:' .. cl) or 0)) end
+    if moved and not out then enter(u, cl, true) -- who comes back has no credit from absence
+    elseif moved then share(u, cl, tonumber(call('HGET', K('u', u), 'vt:' .. cl) or 0)) end
   end
 end
 local function runs(u, n)

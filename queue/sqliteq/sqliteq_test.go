@@ -32,3 +32,5 @@ func open(t testing.TB, cfg queue.Config) queuetest.Subject {
 }
 
 func TestConformance(t *testing.T) { queuetest.Run(t, open) }
+
+func TestModel(t *testing.T) { queuetest.RunModel(t, open) }
