@@ -230,3 +230,15 @@ func printJSON(w io.Writer, v any) error {
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
+
+// chatIngester takes prompt files that people send in chat.
+type chatIngester struct{ in *ingest.Ingester }
+
+// Ingest implements bots.Ingester.
+func (c chatIngester) Ingest(ctx context.Context, name string, file io.Reader, who queue.Requester, where queue.Origin) (string, error) {
+	rep, err := c.in.Ingest(ctx, file, ingest.Options{Name: name, ParseLine: parseLine, Defaults: queue.Request{Requester: who, Origin: where}})
+	if err != nil {
+		return "", err
+	}
+	return rep.Sentence(), nil
+}

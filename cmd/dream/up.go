@@ -12,6 +12,7 @@ import (
 	"dreamcad/bots/web/assets"
 	"dreamcad/inference/worker"
 	"dreamcad/queue"
+	"dreamcad/queue/ingest"
 )
 
 type upCmd struct {
@@ -51,7 +52,7 @@ func (c *upCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	service, err := bots.New(bots.Config{Keep: a.config.Storage.Keep}, q, store, nil, a.log)
+	service, err := bots.New(bots.Config{Keep: a.config.Storage.Keep}, q, store, chatIngester{&ingest.Ingester{Queue: q, Blobs: store}}, a.log)
 	if err != nil {
 		return err
 	}
@@ -75,6 +76,7 @@ func (c *upCmd) Run(a *app) error {
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error {
 		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
 	})

@@ -17,6 +17,7 @@ import (
 
 	"dreamcad/inference/worker"
 	"dreamcad/queue"
+	"dreamcad/queue/ingest"
 )
 
 type workerCmd struct {
@@ -77,6 +78,7 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return serveHealth(ctx, a.config.Metrics.Listen, w) })
 	group.Go(func() error { return notifySystemd(ctx) })
