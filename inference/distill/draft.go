@@ -39,6 +39,7 @@ const (
 	redraw
 	refit
 	final
+	hollow
 )
 
 // phase is a piece of the work after which the draft can be saved.
@@ -62,7 +63,9 @@ type Draft struct {
 	hullViews int // how many of the views shaped the hull in use
 	hull      *field.Hull
 	grid      *field.Grid
-	pit       *pit
+	isHollow  bool
+	hollowing *hollowing
+	lidErrors [2]float64
 
 	fit     *field.Fit
 	work    Redrawing
@@ -116,6 +119,9 @@ func (d *Draft) plan() {
 		}
 	}
 	for i, s := range d.set.Final {
+		if i == len(d.set.Final)-1 && i > 0 && d.set.Hollow != nil {
+			d.phases = append(d.phases, phase{hollow, 0, 2 * (d.set.Hollow.Fit.Iterations + burst - 1) / burst})
+		}
 		fit(final, i, s)
 	}
 	for _, p := range d.phases {
@@ -137,10 +143,11 @@ func (d *Draft) AtBoundary() bool { return d.inside == 0 && d.at > 0 }
 
 // Result is what a finished draft hands on.
 type Result struct {
-	Grid   *field.Grid
-	Hull   *field.Hull
-	Views  []field.View // source views first
-	Hollow bool         // an open vessel was found
+	Grid      *field.Grid
+	Hull      *field.Hull
+	Views     []field.View // source views first
+	Hollow    bool         // an open vessel was found
+	LidErrors [2]float64   // colour errors on its lid, closed and emptied; 0 if not compared
 }
 
 // Result returns the field once Step has reported done.
@@ -148,7 +155,7 @@ func (d *Draft) Result() (Result, error) {
 	if d.at < len(d.phases) {
 		return Result{}, errors.New("taking a field that is not finished")
 	}
-	return Result{Grid: d.grid, Hull: d.hull, Views: d.views, Hollow: d.pit != nil}, nil
+	return Result{Grid: d.grid, Hull: d.hull, Views: d.views, Hollow: d.isHollow, LidErrors: d.lidErrors}, nil
 }
 
 // Step does a short piece of the work, well under a second, and reports whether all
@@ -166,6 +173,8 @@ func (d *Draft) Step(ctx context.Context) (done bool, err error) {
 	switch p.kind {
 	case redraw:
 		finished, err = d.redraw(ctx, p.index)
+	case hollow:
+		finished, err = d.hollow()
 	default:
 		finished, err = d.optimise(p)
 	}

@@ -1,6 +1,127 @@
 package distill
 
-// pit is the hollow of an open vessel.
-type pit struct {
-	Wall, Floor float64
+import (
+	"math"
+
+	"dreamcad/inference/field"
+)
+
+// Hollow says how open vessels are looked for. After the stage before the last, the
+// field is fitted on in two ways, as it is and with its opening emptied; the way under
+// which the views' colours agree better on the lid is kept.
+type Hollow struct {
+	Fit  Stage   `json:"fit"`  // Grid is that of the stage before the last
+	Wall float64 `json:"wall"` // voxels
+	Gain float64 `json:"gain"` // the hollow's error must be below this share of the lid's
+}
+
+// hollowing is the comparison under way.
+type hollowing struct {
+	opening *field.Opening
+	grids   [2]*field.Grid // closed, emptied
+	fits    [2]*field.Fit
+	lid     [][]int32 // of each view: pixels that see the closed lid
+	at      int
+}
+
+// beginHollow proposes a hollow; nil if nothing can be one.
+func (d *Draft) beginHollow() (*hollowing, error) {
+	h := &hollowing{opening: field.FindOpening(d.grid)}
+	if h.opening == nil {
+		return nil, nil
+	}
+	for i := range h.grids {
+		h.grids[i] = &field.Grid{N: d.grid.N, V: append([]float32(nil), d.grid.V...)}
+	}
+	if !h.opening.Hollow(h.grids[1], d.set.Hollow.Wall) {
+		return nil, nil
+	}
+	seen := 0
+	for _, v := range d.views {
+		var pixels []int32
+		if v.Camera.Elevation >= 15 {
+			size := v.Image.Size
+			p := d.grid.Render(v.Camera, size, 0.3)
+			pr := v.Camera.Projection(size)
+			eye := v.Camera.Position()
+			for i, t := range p.Depth {
+				if t < 0 || !v.Mask[i] {
+					continue
+				}
+				r := pr.Ray(float64(i%size)+0.5, float64(i/size)+0.5)
+				for k := range r {
+					r[k] = eye[k] + r[k]*float64(t)
+				}
+				if h.opening.Lid(r) {
+					pixels = append(pixels, int32(i))
+				}
+			}
+		}
+		seen += len(pixels)
+		h.lid = append(h.lid, pixels)
+	}
+	if seen == 0 {
+		return nil, nil
+	}
+	var rays field.Rays
+	for _, v := range d.views {
+		rays.Add(v, d.set.MaskPad)
+	}
+	for i, g := range h.grids {
+		f, err := field.NewFit(g, d.hull.Active, &rays, d.set.Hollow.Fit.schedule(), d.set.Seed*1000003+uint64(d.at))
+		if err != nil {
+			return nil, err
+		}
+		h.fits[i] = f
+	}
+	return h, nil
+}
+
+// hollow runs a burst of the comparison.
+func (d *Draft) hollow() (finished bool, err error) {
+	if d.hollowing == nil {
+		if d.hollowing, err = d.beginHollow(); err != nil {
+			return false, err
+		}
+		return d.hollowing == nil, nil
+	}
+	h := d.hollowing
+	if h.at < len(h.fits) {
+		if h.fits[h.at].Step(burst) {
+			h.at++
+		}
+		return false, nil
+	}
+	closed, emptied := d.lidError(h.grids[0], h.lid), d.lidError(h.grids[1], h.lid)
+	d.lidErrors = [2]float64{closed, emptied}
+	if emptied < d.set.Hollow.Gain*closed {
+		d.grid, d.isHollow = h.grids[1], true
+	} else {
+		d.grid = h.grids[0]
+	}
+	d.hollowing = nil
+	return true, nil
+}
+
+// lidError is the mean robust colour error on the pixels of the lid.
+func (d *Draft) lidError(g *field.Grid, lid [][]int32) float64 {
+	var sum float64
+	n := 0
+	for k, pixels := range lid {
+		if len(pixels) == 0 {
+			continue
+		}
+		v := &d.views[k]
+		p := g.Render(v.Camera, v.Image.Size, 0.3)
+		for _, i := range pixels {
+			var e float64
+			for c := range 3 {
+				x := float64(p.Image.Pix[int(i)*3+c] - v.Image.Pix[int(i)*3+c])
+				e += x * x
+			}
+			sum += math.Sqrt(e/3 + 1e-6)
+			n++
+		}
+	}
+	return sum / float64(max(n, 1))
 }

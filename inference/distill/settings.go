@@ -17,7 +17,7 @@ type Settings struct {
 	RoundWeight float32 `json:"round_weight"` // of the rounds' views in the loss; source views weigh 1
 	RenderBeta  float64 `json:"render_beta"`  // surface width of the pictures given to the network, voxels
 	MaskPad     int     `json:"mask_pad"`     // pixels around the masks that are fitted too
-	Hollows     bool    `json:"hollows"`      // look for open vessels and start them empty
+	Hollow      *Hollow `json:"hollow"`       // how open vessels are looked for; nil: not
 	Seed        uint64  `json:"-"`
 }
 
@@ -48,16 +48,20 @@ func DefaultSettings() Settings {
 			{96, 100, [2]float64{0.6, 0.25}, 5, 0, 1},
 		},
 		Rounds: []Round{
-			{45, 30, 541, 40},
-			{22.5, 0, 661, 40},
-			{67.5, 30, 541, 40},
-			{0, 30, 541, 40},
+			{45, 40, 541, 60},
+			{22.5, 0, 661, 60},
+			{67.5, 45, 541, 60},
+			{0, -15, 541, 60},
 		},
 		Refit: Stage{96, 60, [2]float64{0.6, 0.25}, 5, 0, 1},
 		Final: []Stage{
 			{32, 80, [2]float64{2, 1}, 0, 0.2, 0.1},
 			{64, 150, [2]float64{1.2, 0.5}, 4, 0.2, 1},
 			{96, 200, [2]float64{0.8, 0.3}, 30, 0, 3},
+		},
+		Hollow: &Hollow{
+			Fit:  Stage{64, 80, [2]float64{1, 0.5}, 4, 0.2, 1},
+			Wall: 2.3, Gain: 0.9,
 		},
 		RoundWeight: 0.7, RenderBeta: 0.2, MaskPad: 4, Seed: 1,
 	}
@@ -71,6 +75,15 @@ func (s *Settings) Check() error {
 	}
 	if len(s.Scaffold) == 0 || len(s.Final) == 0 {
 		return fmt.Errorf("3D settings: want at least one scaffold and one final stage")
+	}
+	if h := s.Hollow; h != nil {
+		stages = append(stages, h.Fit)
+		if len(s.Final) > 1 && h.Fit.Grid != s.Final[len(s.Final)-2].Grid {
+			return fmt.Errorf("3D settings: the hollow is fitted on a grid of %d, the stage before the last on %d", h.Fit.Grid, s.Final[len(s.Final)-2].Grid)
+		}
+		if !(h.Wall >= 1 && h.Gain >= 0) {
+			return fmt.Errorf("3D settings: hollow with wall %g, gain %g is out of range", h.Wall, h.Gain)
+		}
 	}
 	for _, g := range stages {
 		if g.Grid < 16 || g.Grid > 256 || g.Grid%2 != 0 {

@@ -20,12 +20,12 @@ type snapshot struct {
 	hullViews int
 	grid      []float32
 	n         int
-	pit       *pit
+	isHollow  bool
 }
 
 // save remembers the state between two phases; MarshalBinary writes the last one.
 func (d *Draft) save() {
-	s := snapshot{phase: d.at, views: len(d.views), hullViews: d.hullViews, pit: d.pit}
+	s := snapshot{phase: d.at, views: len(d.views), hullViews: d.hullViews, isHollow: d.isHollow}
 	if d.grid != nil {
 		s.n = d.grid.N
 		s.grid = append(d.saved.grid[:0], d.grid.V...)
@@ -46,7 +46,7 @@ type stored struct {
 	Pictures  [][]byte
 	Grid      int
 	Field     []byte // float32, little endian, deflated
-	Pit       *pit
+	Hollow    bool
 }
 
 const version = 1
@@ -54,7 +54,7 @@ const version = 1
 // MarshalBinary writes the state after the last finished phase: a few megabytes.
 func (d *Draft) MarshalBinary() ([]byte, error) {
 	s := stored{Version: version, Settings: d.set, Phase: d.saved.phase, Sources: d.sources, HullViews: d.saved.hullViews,
-		Size: d.views[0].Image.Size, Grid: d.saved.n, Pit: d.saved.pit}
+		Size: d.views[0].Image.Size, Grid: d.saved.n, Hollow: d.saved.isHollow}
 	for _, v := range d.views[:d.saved.views] {
 		s.Cameras = append(s.Cameras, v.Camera)
 		s.Weights = append(s.Weights, v.Weight)
@@ -102,7 +102,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 	if len(s.Settings.Rounds) > 0 && net == nil {
 		return nil, errors.New("resuming a draft: rounds without a network")
 	}
-	d := &Draft{set: s.Settings, net: net, sources: s.Sources, pit: s.Pit}
+	d := &Draft{set: s.Settings, net: net, sources: s.Sources, isHollow: s.Hollow}
 	d.plan()
 	if s.Phase < 0 || s.Phase > len(d.phases) || s.Phase > 0 && s.Grid == 0 {
 		return nil, errors.New("resuming a draft: the state is inconsistent")

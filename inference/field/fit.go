@@ -169,7 +169,7 @@ func NewFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit
 	if cfg.Rays <= 0 || cfg.Iterations <= 0 {
 		return nil, fmt.Errorf("fitting a field: %d iterations of %d rays", cfg.Iterations, cfg.Rays)
 	}
-	f := &Fit{grid: g, rays: rays.list, cfg: cfg, seed: seed}
+	f := &Fit{grid: g, cfg: cfg, seed: seed}
 	for z := 1; z < n-1; z++ {
 		for y := 1; y < n-1; y++ {
 			row := (z*n + y) * n
@@ -189,6 +189,7 @@ func NewFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit
 	if f.active == 0 {
 		return nil, errors.New("fitting a field: the views leave no room for an object")
 	}
+	f.clip(rays)
 	f.next = append([]float32(nil), g.V...)
 	f.lap, f.m, f.v = make([]float32, len(g.V)), make([]float32, len(g.V)), make([]float32, len(g.V))
 	count := min(runtime.GOMAXPROCS(0), 8)
@@ -200,6 +201,30 @@ func NewFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit
 	}
 	f.occ = newOccupancy(n)
 	return f, nil
+}
+
+// clip copies the rays, shortened to the box around the active voxels.
+func (f *Fit) clip(rays *Rays) {
+	n := f.grid.N
+	lo, hi := [3]float32{2, 2, 2}, [3]float32{-2, -2, -2}
+	at := func(i int) float32 { return (float32(i)+0.5)*2/float32(n) - 1 }
+	step := f.grid.Voxel()
+	for _, r := range f.runs {
+		for k, p := range [3][2]int{{r.start % n, (r.start + r.n - 1) % n}, {r.start / n % n, r.start / n % n}, {r.start / n / n, r.start / n / n}} {
+			lo[k], hi[k] = min(lo[k], at(p[0])-step), max(hi[k], at(p[1])+step)
+		}
+	}
+	f.rays = make([]ray, len(rays.list))
+	for i, q := range rays.list {
+		for k := range 3 {
+			if q.d[k] == 0 {
+				continue
+			}
+			a, b := (lo[k]-q.o[k])/q.d[k], (hi[k]-q.o[k])/q.d[k]
+			q.near, q.far = max(q.near, min(a, b)), min(q.far, max(a, b))
+		}
+		f.rays[i] = q
+	}
 }
 
 // Active is the number of voxels that may change.

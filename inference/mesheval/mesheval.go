@@ -43,9 +43,10 @@ type Figures struct {
 	IoUField   float64            `json:"iou_field"`
 	PSNR       float64            `json:"psnr"` // dB, mesh against source views, object pixels
 	PSNRField  float64            `json:"psnr_field"`
-	Roughness  float64            `json:"roughness"` // mean angle between neighbouring faces, degrees
-	Depth      float64            `json:"depth"`     // of a ray straight down the middle, share of the height
-	Hollow     bool               `json:"hollow"`    // the draft started it empty
+	Roughness  float64            `json:"roughness"`  // mean angle between neighbouring faces, degrees
+	Depth      float64            `json:"depth"`      // of a ray straight down the middle, share of the height
+	Hollow     bool               `json:"hollow"`     // the draft started it empty
+	LidErrors  [2]float64         `json:"lid_errors"` // colour errors on the lid, closed and emptied
 	ViewTime   float64            `json:"view_seconds"`
 	MeshTime   float64            `json:"mesh_seconds"`
 	Stages     map[string]float64 `json:"stages"` // seconds
@@ -149,7 +150,7 @@ func (f *Figures) measure(stage *inference.MeshStage) error {
 	}
 	c := t.Mesh.Check()
 	f.Faces, f.Watertight, f.Manifold, f.Components, f.Genus = len(t.Mesh.Faces), c.Watertight, c.Manifold, c.Components, c.Genus
-	f.Hollow = r.Hollow
+	f.Hollow, f.LidErrors = r.Hollow, r.LidErrors
 	f.IoUWorst = 1
 	var sources, rounds float64
 	for _, v := range r.Views {
@@ -220,7 +221,17 @@ func (f *Figures) render(stage *inference.MeshStage, dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "row.png"), b, 0o644)
+	if err := os.WriteFile(filepath.Join(dir, "row.png"), b, 0o644); err != nil {
+		return err
+	}
+	var all []field.Image
+	for _, v := range r.Views {
+		all = append(all, v.Image)
+	}
+	if b, err = asset.Sheet(all, 4); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "all-views.png"), b, 0o644)
 }
 
 // Summary condenses a run.
