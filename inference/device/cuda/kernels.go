@@ -100,8 +100,8 @@ func sharedLimit(k kernelID) int {
 		}
 	}
 	switch k {
-	case kGroupBlock:
-		return groupBlockBytes
+	case kFlashHopper:
+		return flashHopperBytes
 	case kFlash64, kFlash32:
 		return flashBytes(64)
 	}
@@ -125,7 +125,7 @@ func (l *launcher) launch(k kernelID, g grid, params unsafe.Pointer, size uintpt
 	if l.err != nil || g.x == 0 || g.y == 0 || g.z == 0 {
 		return
 	}
-	if err := l.card.kernels[k].Launch([3]int{g.x, g.y, g.z}, g.threads, g.shared, l.card.raw(), params, size); err != nil {
+	if err := l.card.kernels[k].Launch([3]int{g.x, g.y, g.z}, g.threads, g.shared, l.card.raw(), l.card.overlap, params, size); err != nil {
 		l.err = fmt.Errorf("kernel %s: %w", kernelNames[k], err)
 	}
 }

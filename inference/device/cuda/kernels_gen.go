@@ -8,7 +8,7 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "d86f487d55fa9ce1736ad72815ca927712eee9be31bd9f5c83df47bc892ee15d"
+	sourceDigest    = "266f3efb1d81f695fb09297fb185534687b693752c5dfef34ae2fe0551e1d64f"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
@@ -94,6 +94,20 @@ type AttentionParams struct {
 	Causal int32
 	Scale  float32
 	Pad0   int32
+}
+
+// FlashParams mirrors the struct of kernels/params.cuh (416 bytes).
+type FlashParams struct {
+	Q     TensorMap // (columns, Lq, G), box (64, 128, 1)
+	K     TensorMap // (columns, Lk, G/share), box (64, 128, 1)
+	V     TensorMap
+	Out   Ptr // [G][Lq][ldo]
+	Lq    int32
+	Lk    int32
+	Ldo   int32
+	Share int32
+	Scale float32
+	Pad0  int32
 }
 
 // GroupNormParams mirrors the struct of kernels/params.cuh (88 bytes).
@@ -256,7 +270,10 @@ const (
 	kSoftmaxRows
 	kGroupStats
 	kGroupApply
-	kGroupBlock
+	kGroup256
+	kGroup512
+	kGroup1024
+	kGroupAny
 	kLayerNorm
 	kLayerNormAny
 	kElementwise
@@ -274,6 +291,7 @@ const (
 	kHopper160x6
 	kHopper192x5
 	kHopper256x4
+	kFlashHopper
 	kernelCount
 )
 
@@ -289,7 +307,10 @@ var kernelNames = [kernelCount]string{
 	kSoftmaxRows:     "softmax_rows",
 	kGroupStats:      "group_stats",
 	kGroupApply:      "group_apply",
-	kGroupBlock:      "group_block",
+	kGroup256:        "group_256",
+	kGroup512:        "group_512",
+	kGroup1024:       "group_1024",
+	kGroupAny:        "group_any",
 	kLayerNorm:       "layer_norm",
 	kLayerNormAny:    "layer_norm_any",
 	kElementwise:     "elementwise",
@@ -307,6 +328,7 @@ var kernelNames = [kernelCount]string{
 	kHopper160x6:     "hopper_160x6",
 	kHopper192x5:     "hopper_192x5",
 	kHopper256x4:     "hopper_256x4",
+	kFlashHopper:     "flash_hopper",
 }
 
 // kernelUnits are the images of an archive and their kernels.
@@ -316,9 +338,10 @@ var kernelUnits = []struct {
 }{
 	{"gemm", 0, 5},
 	{"attention", 5, 9},
-	{"norm", 9, 14},
-	{"elementwise", 14, 21},
-	{"hopper", 21, 29},
+	{"norm", 9, 17},
+	{"elementwise", 17, 24},
+	{"hopper", 24, 32},
+	{"flash", 32, 33},
 }
 
 func (l *launcher) reduce(k kernelID, g grid, p *ReduceParams) {
@@ -370,5 +393,9 @@ func (l *launcher) enlarge(k kernelID, g grid, p *EnlargeParams) {
 }
 
 func (l *launcher) hopper(k kernelID, g grid, p *HopperParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) flash(k kernelID, g grid, p *FlashParams) {
 	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
 }

@@ -6,10 +6,8 @@ import (
 	"fmt"
 
 	"dreamcad/inference/device"
+	"dreamcad/inference/device/cuda/driver"
 )
-
-// groupBlockBytes is what group_block may hold of a group in shared memory.
-const groupBlockBytes = 64 << 10
 
 func (l *lowering) groupNorm(o *device.GroupNorm) error {
 	gamma, err := l.card.weights.get(o.Gamma, formVector)
@@ -30,16 +28,23 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 		p.Silu = 1
 	}
 	hw, c := o.In.H*o.In.W, o.In.C
-	held := hw * c / o.Groups * 4
+	per := c / o.Groups
 	wide := in.aligned() && out.aligned() && (add.C == 0 || add.aligned())
-	if !wide || (held <= groupBlockBytes && hw <= 256) {
-		g := grid{x: o.Groups, y: o.In.N, z: 1, threads: 256}
-		if held <= groupBlockBytes {
-			p.Pixels = 1
-			g.shared = held
+	even := per%2 == 0 && in.ld%2 == 0 && out.ld%2 == 0 && add.ld%2 == 0 && (in.h|out.h|add.h)%4 == 0
+	for _, k := range []struct {
+		kernel         kernelID
+		threads, pairs int
+	}{{kGroup256, 256, 16}, {kGroup512, 512, 16}, {kGroup1024, 1024, 15}} {
+		if even && hw*per/2 <= k.threads*k.pairs {
+			if l.mode == modeLaunch {
+				l.groupNormLaunch(k.kernel, grid{x: o.Groups, y: o.In.N, z: 1, threads: k.threads}, &p)
+			}
+			return nil
 		}
+	}
+	if !wide {
 		if l.mode == modeLaunch {
-			l.groupNormLaunch(kGroupBlock, g, &p)
+			l.groupNormLaunch(kGroupAny, grid{x: o.Groups, y: o.In.N, z: 1, threads: 256}, &p)
 		}
 		return nil
 	}
@@ -103,6 +108,8 @@ func (l *lowering) attention(o *device.Attention) error {
 	}
 	wide := q.aligned() && k.aligned() && v.aligned() && out.aligned()
 	switch {
+	case wide && d == 64 && l.card.cc == 90 && o.Out.C%8 == 0 && !o.Causal:
+		return l.flash(o, q, k, v, out)
 	case wide && (d == 32 || d == 64):
 		if l.mode == modeLaunch {
 			kernel := kFlash64
@@ -123,6 +130,30 @@ func (l *lowering) attention(o *device.Attention) error {
 	}
 	return nil
 }
+
+// flash is the Hopper form: 128 queries a block, keys and values in tiles of 128.
+func (l *lowering) flash(o *device.Attention, q, k, v, out view) error {
+	if l.mode != modeLaunch {
+		return nil
+	}
+	p := FlashParams{Out: out.h, Lq: int32(o.Q.W), Lk: int32(o.K.W), Ldo: int32(out.ld), Share: int32(o.Q.N / o.K.N), Scale: o.Scale}
+	for _, m := range []struct {
+		to *TensorMap
+		v  view
+	}{{&p.Q, q}, {&p.K, k}, {&p.V, v}} {
+		row := uint64(m.v.ld) * 2
+		var err error
+		*m.to, err = driver.NewTensorMap(uintptr(m.v.h), []uint64{uint64(m.v.C), uint64(m.v.W), uint64(m.v.N)}, []uint64{row, row * uint64(m.v.W)}, []uint32{64, 128, 1})
+		if err != nil {
+			return err
+		}
+	}
+	l.launcher.flash(kFlashHopper, grid{x: (o.Q.W + 127) / 128, y: o.Heads, z: o.Q.N, threads: 288, shared: flashHopperBytes}, &p)
+	return nil
+}
+
+// flashHopperBytes is its shared memory: one tile of queries, two each of keys and values, barriers, alignment.
+const flashHopperBytes = 5*128*64*2 + 128 + 1024
 
 // attentionByProducts serves wide heads (the VAE's 512): scores, softmax and sums as three steps.
 func (l *lowering) attentionByProducts(o *device.Attention, q, k, v, out view, d int) {

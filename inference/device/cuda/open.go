@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -51,6 +52,7 @@ type Card struct {
 	arena      arena
 	tuner      *tuner
 	lost       error
+	overlap    bool  // kernels wait for their predecessors themselves
 	totalBytes int64 // device memory taken, for messages
 }
 
@@ -121,6 +123,7 @@ func (c *Card) start(number int) error {
 	sms, _ := dev.Attribute(cu.MultiprocessorCount)
 	shared, _ := dev.Attribute(cu.DeviceAttribute(97)) // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 	c.maxShared = shared
+	c.overlap = c.cc >= 90 && cu.Version() >= 12030 && os.Getenv("DREAM_CUDA_OVERLAP") != "0"
 	total, _ := dev.TotalMem()
 	if c.ctx, err = dev.MakeContext(cu.SchedAuto); err != nil {
 		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d (%s) gives no context; another process may hold it", number, name), Cause: err}

@@ -16,13 +16,17 @@ static int dream_status(void) { return dream_cuda_status; }
 static int dream_library(void) { return dream_cuda_library != NULL; }
 
 static CUresult dream_launch(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned threads, unsigned shared,
-                             CUstream stream, const void *params, size_t size) {
+                             CUstream stream, int overlap, const void *params, size_t size) {
   // Kernels whose block holds tensor maps round its size up to 64 bytes, so the copy has room behind it.
   unsigned char block[1024] __attribute__((aligned(64))) = {0};
   if (size > sizeof block) return CUDA_ERROR_INVALID_VALUE;
   memcpy(block, params, size);
   void *args[1] = {block};
-  return cuLaunchKernel(f, gx, gy, gz, threads, 1, 1, shared, stream, args, NULL);
+  CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION};
+  attribute.value.programmaticStreamSerializationAllowed = 1;
+  CUlaunchConfig config = {.gridDimX = gx, .gridDimY = gy, .gridDimZ = gz, .blockDimX = threads, .blockDimY = 1, .blockDimZ = 1,
+                           .sharedMemBytes = shared, .hStream = stream, .attrs = &attribute, .numAttrs = overlap ? 1 : 0};
+  return cuLaunchKernelEx(&config, f, args, NULL);
 }
 
 static CUresult dream_capture(CUstream stream) { return cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL); }
@@ -113,10 +117,16 @@ func (m Module) Function(name string, shared int) (Function, error) {
 // Stream is a CUstream.
 type Stream unsafe.Pointer
 
-// Launch queues a kernel whose only parameter is the block of size bytes at params.
-func (f Function) Launch(grid [3]int, threads, shared int, s Stream, params unsafe.Pointer, size uintptr) error {
+// Launch queues a kernel whose only parameter is the block of size bytes at
+// params. With overlap it may start while the one before it drains; it must then
+// wait for that one itself (griddepcontrol.wait), and so must every kernel.
+func (f Function) Launch(grid [3]int, threads, shared int, s Stream, overlap bool, params unsafe.Pointer, size uintptr) error {
+	o := C.int(0)
+	if overlap {
+		o = 1
+	}
 	r := C.dream_launch(f.f, C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), C.uint(shared),
-		C.CUstream(s), params, C.size_t(size))
+		C.CUstream(s), o, params, C.size_t(size))
 	return check("launch a kernel", r)
 }
 

@@ -10,6 +10,7 @@ template <int D>
 __device__ __forceinline__ void flash(const AttentionParams& p) {
   constexpr int BM = 128, BN = 64, U = D / 8, KV = BN * D * 2;
   extern __shared__ __align__(1024) unsigned char smem[];
+  after_predecessor();
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int q0 = blockIdx.x * BM, head = blockIdx.y;
   const long long g = blockIdx.z, gk = g / p.share;
@@ -105,13 +106,13 @@ __device__ __forceinline__ void flash(const AttentionParams& p) {
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 1));
         m = fmaxf(m, __shfl_xor_sync(~0u, m, 2));
         float base = m == -INFINITY ? 0.f : m * scale;
-        float keep = exp2f(row_max[i][r] * scale - base);
+        float keep = power2(row_max[i][r] * scale - base);
         row_max[i][r] = m;
         float sum = 0.f;
 #pragma unroll
         for (int j = 0; j < BN / 8; j++) {
-          s[i][j][2 * r] = exp2f(s[i][j][2 * r] * scale - base);
-          s[i][j][2 * r + 1] = exp2f(s[i][j][2 * r + 1] * scale - base);
+          s[i][j][2 * r] = power2(s[i][j][2 * r] * scale - base);
+          s[i][j][2 * r + 1] = power2(s[i][j][2 * r + 1] * scale - base);
           sum += s[i][j][2 * r] + s[i][j][2 * r + 1];
         }
         row_sum[i][r] = row_sum[i][r] * keep + sum;
@@ -166,6 +167,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) flash_32(const __grid_const
 
 // Any head size and alignment, one query a warp: slow, for shapes that no shipped network has.
 extern "C" __global__ void __launch_bounds__(128) attention_any(const __grid_constant__ AttentionParams p) {
+  after_predecessor();
   extern __shared__ float fsm[];  // [4][D] outputs
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int row = blockIdx.x * 4 + warp, head = blockIdx.y;
@@ -193,6 +195,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_any(const __grid_con
 
 // One row a block.
 extern "C" __global__ void __launch_bounds__(256) softmax_rows(const __grid_constant__ SoftmaxParams p) {
+  after_predecessor();
   __shared__ float part[8];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   half* x = p.x + (long long)blockIdx.x * p.ld;

@@ -10,6 +10,15 @@ struct alignas(64) CUtensorMap { u64 opaque[16]; };
 
 struct alignas(16) half8 { half2 h[4]; };
 
+// Kernels of a graph start while their predecessor drains (programmatic dependent launch, sm_90 on). Every kernel calls
+// this before it touches global memory: it waits for the predecessor's results and lets the successor be set up.
+__device__ __forceinline__ void after_predecessor() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 __device__ __forceinline__ u32 smem_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 // 16 bytes from global to shared memory without a register; zeros when ok is false.
@@ -56,8 +65,26 @@ __device__ __forceinline__ void store8(half* p, const float (&v)[8]) {
   *reinterpret_cast<half8*>(p) = x;
 }
 
-__device__ __forceinline__ float silu(float x) { return x / (1.f + __expf(-x)); }
-__device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678118654752f)); }
+// Eight floats, 16-byte aligned.
+__device__ __forceinline__ void load8(float (&v)[8], const float* p) {
+  float4 a = *reinterpret_cast<const float4*>(p), b = *reinterpret_cast<const float4*>(p + 4);
+  v[0] = a.x; v[1] = a.y; v[2] = a.z; v[3] = a.w;
+  v[4] = b.x; v[5] = b.y; v[6] = b.z; v[7] = b.w;
+}
+
+__device__ __forceinline__ float power2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.f + __expf(-x)); }
+// x (1 + erf(x / sqrt 2)) / 2 with Abramowitz and Stegun 7.1.26, whose error is below 1.5e-7.
+__device__ __forceinline__ float gelu(float x) {
+  float a = fabsf(x) * 0.70710678118654752f, t = __fdividef(1.f, fmaf(0.3275911f, a, 1.f));
+  float poly = t * fmaf(t, fmaf(t, fmaf(t, fmaf(t, 1.061405429f, -1.453152027f), 1.421413741f), -0.284496736f), 0.254829592f);
+  float e = copysignf(fmaf(-poly, __expf(-a * a), 1.f), x);
+  return 0.5f * x * (1.f + e);
+}
 __device__ __forceinline__ float activate(float x, int act) { return act == 1 ? silu(x) : act == 2 ? gelu(x) : x; }
 
 __device__ __forceinline__ float warp_sum(float v) {

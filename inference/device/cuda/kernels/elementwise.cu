@@ -4,6 +4,7 @@
 __device__ __forceinline__ float at(const half* h, const float* f, long long i) { return f ? f[i] : __half2float(h[i]); }
 
 extern "C" __global__ void __launch_bounds__(256) elementwise(const __grid_constant__ ElementwiseParams p) {
+  after_predecessor();
   const long long n = p.rows * p.C;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
     long long m = i / p.C;
@@ -16,6 +17,7 @@ extern "C" __global__ void __launch_bounds__(256) elementwise(const __grid_const
 
 // fp16 to fp16, 16 bytes a thread.
 extern "C" __global__ void __launch_bounds__(256) elementwise_wide(const __grid_constant__ ElementwiseParams p) {
+  after_predecessor();
   const int units = p.C / 8;
   const long long n = p.rows * units;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
@@ -30,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(256) elementwise_wide(const __grid_
 }
 
 extern "C" __global__ void __launch_bounds__(256) combine(const __grid_constant__ CombineParams p) {
+  after_predecessor();
   const long long n = p.M * p.C;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
     long long m = i / p.C;
@@ -46,6 +49,7 @@ extern "C" __global__ void __launch_bounds__(256) combine(const __grid_constant_
 }
 
 extern "C" __global__ void __launch_bounds__(256) gather(const __grid_constant__ GatherParams p) {
+  after_predecessor();
   const long long n = p.M * p.ldo;
   const int K = p.KH * p.KW * p.C;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
@@ -66,6 +70,7 @@ extern "C" __global__ void __launch_bounds__(256) gather(const __grid_constant__
 }
 
 extern "C" __global__ void __launch_bounds__(256) transpose(const __grid_constant__ TransposeParams p) {
+  after_predecessor();
   __shared__ half tile[32][33];
   const int b = blockIdx.z, c0 = blockIdx.x * 32, r0 = blockIdx.y * 32, x = threadIdx.x & 31, y = threadIdx.x >> 5;
   for (int i = y; i < 32; i += 8) {
@@ -80,6 +85,7 @@ extern "C" __global__ void __launch_bounds__(256) transpose(const __grid_constan
 }
 
 extern "C" __global__ void __launch_bounds__(256) pack_weights(const __grid_constant__ PackParams p) {
+  after_predecessor();
   const int rows = p.grad ? p.C : p.N, inner = p.grad ? p.N : p.C;
   const long long n = (long long)rows * p.ldo;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
@@ -103,6 +109,7 @@ extern "C" __global__ void __launch_bounds__(256) pack_weights(const __grid_cons
 }
 
 extern "C" __global__ void __launch_bounds__(256) enlarge(const __grid_constant__ EnlargeParams p) {
+  after_predecessor();
   const int units = p.C / 8;
   for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < p.n; i += (long long)gridDim.x * 256) {
     long long px = i / units;

@@ -5,12 +5,20 @@
 // One unit of eight output columns of row m. v holds alpha-scaled sums; g the gates for GEGLU. n counts accumulator columns.
 __device__ __forceinline__ void finish8(const EpilogueParams& e, int m, int n, float (&v)[8], float (&g)[8], long long shift) {
   if (e.bias) {
+    if (n + 8 <= e.N) {
+      float b[8];
+      load8(b, e.bias + n);
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-      if (n + i < e.N) v[i] += e.bias[n + i];
-    if (e.act == 3) {
+      for (int i = 0; i < 8; i++) v[i] += b[i];
+      if (e.act == 3) {
+        load8(b, e.bias + n + 8);
 #pragma unroll
-      for (int i = 0; i < 8; i++) g[i] += e.bias[n + 8 + i];
+        for (int i = 0; i < 8; i++) g[i] += b[i];
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+        if (n + i < e.N) v[i] += e.bias[n + i];
     }
   }
   int no = n, N = e.N;
@@ -37,7 +45,7 @@ __device__ __forceinline__ void finish8(const EpilogueParams& e, int m, int n, f
   }
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    if (no + i >= N) break;
+    if (no + i >= N) continue;
     float r = v[i];
     if (e.residual) r += __half2float(e.residual[ro + i]);
     if (e.residual32) r += e.residual32[ro + i];

@@ -15,6 +15,7 @@ __device__ __forceinline__ void gemm_tile(const GemmParams& p) {
   constexpr int PA = BM / ROWS_PER_PASS, PB = BN / ROWS_PER_PASS;
   static_assert(BM % ROWS_PER_PASS == 0 && BN % ROWS_PER_PASS == 0, "copy passes must divide the tile");
   extern __shared__ __align__(1024) unsigned char smem[];
+  after_predecessor();
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int wm = (warp / WARPS_N) * WM, wn = (warp % WARPS_N) * WN;
   const int m0 = blockIdx.y * BM, n0 = blockIdx.x * BN;
@@ -146,6 +147,7 @@ GEMM(64, 32, 32, 16, 4, 2)
 
 // Sums the depth splits in order and finishes; one unit of eight columns a thread (sixteen accumulator columns with GEGLU).
 extern "C" __global__ void __launch_bounds__(256) reduce_split(const __grid_constant__ ReduceParams p) {
+  after_predecessor();
   const EpilogueParams& e = p.e;
   int step = e.act == 3 ? 16 : 8, units = (e.N + step - 1) / step;
   long long u = (long long)blockIdx.x * 256 + threadIdx.x;

@@ -2,37 +2,9 @@
 // multiply them with wgmma. A tile is 128 consecutive rows m; for a convolution these are whole pixel rows of one image,
 // part of a row, or whole images, so that each tap is one box of the input tensor, shifted, with zeros outside.
 #include "epilogue.cuh"
-#include "wgmma_gen.cuh"
+#include "hopper.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-__device__ __forceinline__ void barrier_init(u32 bar, u32 count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(bar), "r"(count));
-}
-__device__ __forceinline__ void barrier_expect(u32 bar, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 bar) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(bar) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 bar, u32 phase) {
-  asm volatile(
-      "{\n.reg .pred p;\nwait_loop:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-      "@p bra wait_done;\nbra wait_loop;\nwait_done:\n}\n" ::"r"(bar), "r"(phase) : "memory");
-}
-__device__ __forceinline__ void fetch2(u32 dst, const CUtensorMap* map, u32 bar, int x, int y) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\n"
-               ::"r"(dst), "l"(map), "r"(bar), "r"(x), "r"(y) : "memory");
-}
-__device__ __forceinline__ void fetch4(u32 dst, const CUtensorMap* map, u32 bar, int c, int x, int y, int b) {
-  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];\n"
-               ::"r"(dst), "l"(map), "r"(bar), "r"(c), "r"(x), "r"(y), "r"(b) : "memory");
-}
-// K-major tile of 128-byte rows in the 128-byte swizzle: groups of 8 rows lie 1024 bytes apart.
-__device__ __forceinline__ u64 describe(u32 addr) {
-  return (u64)((addr & 0x3FFFF) >> 4) | ((u64)1 << 16) | ((u64)64 << 32) | ((u64)1 << 62);
-}
 
 template <int BN, int STAGES>
 __device__ __forceinline__ void hopper_tile(const HopperParams& p) {
@@ -59,6 +31,7 @@ __device__ __forceinline__ void hopper_tile(const HopperParams& p) {
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
   __syncthreads();
+  after_predecessor();
 
   if (warp == 8) {
     if (lane == 0) {
@@ -90,19 +63,16 @@ __device__ __forceinline__ void hopper_tile(const HopperParams& p) {
     barrier_wait(full + slot * 8, (i / STAGES) & 1);
     u32 sa = base + slot * STAGE;
     u64 da = describe(sa + group * 8192), db = describe(sa + A_BYTES);
-#pragma unroll
-    for (int r = 0; r < BN / 2; r++) asm volatile("" : "+f"(acc[r])::"memory");
-    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+    pin(acc);
+    wgmma_fence();
 #pragma unroll
     for (int kk = 0; kk < 4; kk++) wgmma<BN>(acc, da + kk * 2, db + kk * 2, 1);
-    asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-    // The product before this one has been read out of its slot.
-    asm volatile("wgmma.wait_group.sync.aligned 1;\n" ::: "memory");
+    wgmma_commit();
+    wgmma_wait<1>();  // the product before this one has been read out of its slot
     if (i && lane == 0) barrier_arrive(empty + ((i - 1) % STAGES) * 8);
   }
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-#pragma unroll
-  for (int r = 0; r < BN / 2; r++) asm volatile("" : "+f"(acc[r])::"memory");
+  wgmma_wait<0>();
+  pin(acc);
   // Both warpgroups have read every slot: the memory becomes the staging area.
   asm volatile("bar.sync 1, 256;\n" ::: "memory");
   constexpr int LD = BN + 8;

@@ -5,6 +5,7 @@
 // Dynamic shared memory: 2 * C floats for each of the 256 / min(256, units) pixel lanes (launcher computes it).
 extern "C" __global__ void __launch_bounds__(256) group_stats(const __grid_constant__ GroupNormParams p) {
   extern __shared__ float sums[];  // [lanes][C][2]
+  after_predecessor();
   const int units = p.C / 8, tid = threadIdx.x, b = blockIdx.y;
   const int lanes = max(1, 256 / units);
   const int begin = blockIdx.x * p.pixels, end = min(begin + p.pixels, p.HW);
@@ -58,17 +59,23 @@ extern "C" __global__ void __launch_bounds__(256) group_apply(const __grid_const
   float* shift = sm + p.C;
   float* mean = sm + 2 * p.C;
   float* inv = mean + p.groups;
+  after_predecessor();
   const int tid = threadIdx.x, b = blockIdx.y, per = p.C / p.groups;
-  for (int g = tid; g < p.groups; g += 256) {
+  for (int g = tid >> 5; g < p.groups; g += 8) {
     float s = 0.f, ss = 0.f;
-    const float* st = p.stats + ((long long)b * p.chunks * p.groups + g) * 2;
-    for (int c = 0; c < p.chunks; c++) {
-      s += st[(long long)c * p.groups * 2];
-      ss += st[(long long)c * p.groups * 2 + 1];
+    const float2* st = reinterpret_cast<const float2*>(p.stats) + (long long)b * p.chunks * p.groups + g;
+    for (int c = tid & 31; c < p.chunks; c += 32) {
+      float2 t = st[(long long)c * p.groups];
+      s += t.x;
+      ss += t.y;
     }
-    float n = (float)per * p.HW, m = s / n;
-    mean[g] = m;
-    inv[g] = rsqrtf(fmaxf(ss / n - m * m, 0.f) + p.eps);
+    s = warp_sum(s);
+    ss = warp_sum(ss);
+    if ((tid & 31) == 0) {
+      float n = (float)per * p.HW, m = s / n;
+      mean[g] = m;
+      inv[g] = rsqrtf(fmaxf(ss / n - m * m, 0.f) + p.eps);
+    }
   }
   __syncthreads();
   for (int c = tid; c < p.C; c += 256) {
@@ -87,46 +94,114 @@ extern "C" __global__ void __launch_bounds__(256) group_apply(const __grid_const
     int px = (int)(i / units), c = (int)(i - (long long)px * units) * 8;
     float v[8];
     load8(v, x + (long long)px * p.ldx + c);
+    float k[8], o[8];
+    load8(k, scale + c);
+    load8(o, shift + c);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      float t = v[j] * scale[c + j] + shift[c + j];
+      float t = v[j] * k[j] + o[j];
       v[j] = p.silu ? silu(t) : t;
     }
     store8(out + (long long)px * p.ldo + c, v);
   }
 }
 
-// One block for a (group, image); any channel count and pitch. The small feature maps and odd shapes.
-// The values stay in shared memory when they fit (p.pixels = 1), else they are read twice.
-extern "C" __global__ void __launch_bounds__(256) group_block(const __grid_constant__ GroupNormParams p) {
-  extern __shared__ float held[];
+// One block for a (group, image), its values in registers: even channel counts and pitches, at most 32 values a thread.
+template <int THREADS>
+__device__ __forceinline__ void group_registers(const GroupNormParams& p) {
+  constexpr int PAIRS = THREADS == 1024 ? 15 : 16, WARPS = THREADS / 32;
+  __shared__ float part[2 * WARPS];
+  after_predecessor();
+  const int tid = threadIdx.x, g = blockIdx.x, b = blockIdx.y, per = p.C / p.groups, half_per = per / 2;
+  const int n = half_per * p.HW, lane = tid & 31, warp = tid >> 5;
+  const half* x = p.x + (long long)b * p.HW * p.ldx + g * per;
+  half* out = p.out + (long long)b * p.HW * p.ldo + g * per;
+  const half* add = p.add ? p.add + (long long)b * p.lda + g * per : nullptr;
+  // Pair i of the group is channel pair c of pixel px; both advance without divisions.
+  const int px0 = tid / half_per, c0 = tid - px0 * half_per, dpx = THREADS / half_per, dc = THREADS - dpx * half_per;
+  float2 v[PAIRS];
+  float s = 0.f;
+  int px = px0, c = c0;
+#pragma unroll
+  for (int t = 0; t < PAIRS; t++) {
+    v[t] = make_float2(0.f, 0.f);
+    if (t * THREADS + tid < n) {
+      v[t] = __half22float2(*reinterpret_cast<const half2*>(x + px * p.ldx + 2 * c));
+      if (add) {
+        float2 a = __half22float2(*reinterpret_cast<const half2*>(add + 2 * c));
+        v[t].x += a.x;
+        v[t].y += a.y;
+      }
+    }
+    s += v[t].x + v[t].y;
+    px += dpx;
+    c += dc;
+    if (c >= half_per) {
+      c -= half_per;
+      px++;
+    }
+  }
+  s = warp_sum(s);
+  if (lane == 0) part[warp] = s;
+  __syncthreads();
+  float mean = 0.f;
+#pragma unroll
+  for (int i = 0; i < WARPS; i++) mean += part[i];
+  mean /= 2 * n;
+  float ss = 0.f;
+#pragma unroll
+  for (int t = 0; t < PAIRS; t++)
+    if (t * THREADS + tid < n) {
+      v[t].x -= mean;
+      v[t].y -= mean;
+      ss += v[t].x * v[t].x + v[t].y * v[t].y;
+    }
+  ss = warp_sum(ss);
+  if (lane == 0) part[WARPS + warp] = ss;
+  __syncthreads();
+  float var = 0.f;
+#pragma unroll
+  for (int i = 0; i < WARPS; i++) var += part[WARPS + i];
+  const float inv = rsqrtf(var / (2 * n) + p.eps);
+  px = px0;
+  c = c0;
+#pragma unroll
+  for (int t = 0; t < PAIRS; t++) {
+    if (t * THREADS + tid < n) {
+      float2 k = *reinterpret_cast<const float2*>(p.gamma + g * per + 2 * c), o = *reinterpret_cast<const float2*>(p.beta + g * per + 2 * c);
+      float2 y = make_float2(v[t].x * inv * k.x + o.x, v[t].y * inv * k.y + o.y);
+      if (p.silu) y = make_float2(silu(y.x), silu(y.y));
+      *reinterpret_cast<half2*>(out + px * p.ldo + 2 * c) = __floats2half2_rn(y.x, y.y);
+    }
+    px += dpx;
+    c += dc;
+    if (c >= half_per) {
+      c -= half_per;
+      px++;
+    }
+  }
+}
+extern "C" __global__ void __launch_bounds__(256) group_256(const __grid_constant__ GroupNormParams p) { group_registers<256>(p); }
+extern "C" __global__ void __launch_bounds__(512) group_512(const __grid_constant__ GroupNormParams p) { group_registers<512>(p); }
+extern "C" __global__ void __launch_bounds__(1024) group_1024(const __grid_constant__ GroupNormParams p) { group_registers<1024>(p); }
+
+// One block for a (group, image), any channel count, pitch and size: reads three times.
+extern "C" __global__ void __launch_bounds__(256) group_any(const __grid_constant__ GroupNormParams p) {
   __shared__ float part[16];
+  after_predecessor();
   const int tid = threadIdx.x, g = blockIdx.x, b = blockIdx.y, per = p.C / p.groups;
   const int n = per * p.HW, lane = tid & 31, warp = tid >> 5;
   const half* x = p.x + (long long)b * p.HW * p.ldx + g * per;
   half* out = p.out + (long long)b * p.HW * p.ldo + g * per;
   const half* add = p.add ? p.add + (long long)b * p.lda + g * per : nullptr;
-  const bool pairs = per % 2 == 0 && p.ldx % 2 == 0 && p.ldo % 2 == 0 && ((size_t)x | (size_t)out) % 4 == 0;
+  auto at = [&](int i, int& px, int& c) {
+    px = i / per;
+    c = i - px * per;
+    return __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
+  };
+  int px, c;
   float s = 0.f;
-  if (pairs) {
-    for (int i = tid; i < n / 2; i += 256) {
-      int px = i / (per / 2), c = (i - px * (per / 2)) * 2;
-      float2 v = __half22float2(*reinterpret_cast<const half2*>(x + (long long)px * p.ldx + c));
-      if (add) {
-        v.x += __half2float(add[c]);
-        v.y += __half2float(add[c + 1]);
-      }
-      if (p.pixels) *reinterpret_cast<float2*>(held + 2 * i) = v;
-      s += v.x + v.y;
-    }
-  } else {
-    for (int i = tid; i < n; i += 256) {
-      int px = i / per, c = i - px * per;
-      float v = __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
-      if (p.pixels) held[i] = v;
-      s += v;
-    }
-  }
+  for (int i = tid; i < n; i += 256) s += at(i, px, c);
   s = warp_sum(s);
   if (lane == 0) part[warp] = s;
   __syncthreads();
@@ -135,14 +210,8 @@ extern "C" __global__ void __launch_bounds__(256) group_block(const __grid_const
   mean /= n;
   float ss = 0.f;
   for (int i = tid; i < n; i += 256) {
-    float v;
-    if (p.pixels) {
-      v = held[i];
-    } else {
-      int px = i / per, c = i - px * per;
-      v = __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
-    }
-    ss += (v - mean) * (v - mean);
+    float d = at(i, px, c) - mean;
+    ss += d * d;
   }
   ss = warp_sum(ss);
   if (lane == 0) part[8 + warp] = ss;
@@ -150,32 +219,16 @@ extern "C" __global__ void __launch_bounds__(256) group_block(const __grid_const
   float var = 0.f;
   for (int i = 8; i < 16; i++) var += part[i];
   const float inv = rsqrtf(var / n + p.eps);
-  const float* gamma = p.gamma + g * per;
-  const float* beta = p.beta + g * per;
-  if (pairs && p.pixels) {
-    for (int i = tid; i < n / 2; i += 256) {
-      int px = i / (per / 2), c = (i - px * (per / 2)) * 2;
-      float2 v = *reinterpret_cast<float2*>(held + 2 * i);
-      v.x = (v.x - mean) * inv * gamma[c] + beta[c];
-      v.y = (v.y - mean) * inv * gamma[c + 1] + beta[c + 1];
-      if (p.silu) {
-        v.x = silu(v.x);
-        v.y = silu(v.y);
-      }
-      *reinterpret_cast<half2*>(out + (long long)px * p.ldo + c) = __floats2half2_rn(v.x, v.y);
-    }
-    return;
-  }
   for (int i = tid; i < n; i += 256) {
-    int px = i / per, c = i - px * per;
-    float v = p.pixels ? held[i] : __half2float(x[(long long)px * p.ldx + c]) + (add ? __half2float(add[c]) : 0.f);
-    v = (v - mean) * inv * gamma[c] + beta[c];
+    float v = (at(i, px, c) - mean) * inv;
+    v = v * p.gamma[g * per + c] + p.beta[g * per + c];
     out[(long long)px * p.ldo + c] = __float2half(p.silu ? silu(v) : v);
   }
 }
 
 // One row a warp, read once into registers: C a multiple of 8 up to 2048, 16-byte rows.
 extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_constant__ LayerNormParams p) {
+  after_predecessor();
   const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (row >= p.M) return;
   const half* x = p.x + (long long)row * p.ldx;
@@ -202,8 +255,11 @@ extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_consta
   for (int t = 0; t < 8; t++) {
     int c = (t * 32 + lane) * 8;
     if (c < p.C) {
+      float k[8], o[8];
+      load8(k, p.gamma + c);
+      load8(o, p.beta + c);
 #pragma unroll
-      for (int i = 0; i < 8; i++) v[t][i] = (v[t][i] - mean) * inv * p.gamma[c + i] + p.beta[c + i];
+      for (int i = 0; i < 8; i++) v[t][i] = (v[t][i] - mean) * inv * k[i] + o[i];
       store8(p.out + (long long)row * p.ldo + c, v[t]);
     }
   }
@@ -211,6 +267,7 @@ extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_consta
 
 // Any width and alignment.
 extern "C" __global__ void __launch_bounds__(256) layer_norm_any(const __grid_constant__ LayerNormParams p) {
+  after_predecessor();
   const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (row >= p.M) return;
   const half* x = p.x + (long long)row * p.ldx;

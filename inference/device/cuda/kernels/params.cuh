@@ -92,6 +92,19 @@ struct AttentionParams {
   int pad0;
 };
 
+struct FlashParams {
+  CUtensorMap q;         // (columns, Lq, G), box (64, 128, 1)
+  CUtensorMap k;         // (columns, Lk, G/share), box (64, 128, 1)
+  CUtensorMap v;
+  half* out;             // [G][Lq][ldo]
+  int Lq;
+  int Lk;
+  int ldo;
+  int share;
+  float scale;
+  int pad0;
+};
+
 struct GroupNormParams {
   const half* x;         // [B][HW][ldx]
   half* out;             // [B][HW][ldo]
