@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -38,6 +39,9 @@ func openDevice(spec string, deterministic bool) (device.Device, error) {
 		d, err := card(0)
 		var none *cuda.Unavailable
 		if errors.As(err, &none) {
+			if cuda.Built {
+				fmt.Fprintf(os.Stderr, "Using the processor: %v.\n", none)
+			}
 			return cpu.New(cpu.Options{})
 		}
 		return d, err
