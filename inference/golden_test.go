@@ -194,6 +194,17 @@ func against(t *testing.T, m *Model, g goldens, brief bool) {
 		mean[i] = moments[i/4*8+i%4] * float32(m.Bundle.ScaleFactor)
 	}
 	agree(t, "encoded images", latents, mean)
+	// The goldens differentiate the mean with respect to an image in [-1, 1].
+	cotangent, want := g.get("vjp.cotangent_of_mean"), g.get("vjp.image_gradient")
+	latents, gradient, err := m.EncodeGradient(pixels, cotangent, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		want[i] *= 2 * float32(m.Bundle.ScaleFactor)
+	}
+	agree(t, "encoded images, again", latents, mean)
+	agree(t, "gradient of the encoder", gradient, want)
 }
 
 // unet is one raw forward pass, with the latents given once or for both halves.

@@ -37,13 +37,14 @@ type Model struct {
 	vae      *vae.VAE
 	schedule *diffusion.Schedule
 
-	mu       sync.Mutex // guards what follows and is held while a program runs
-	text     *text.Encoder
-	keys     *compiled
-	embed    *compiled
-	coders   map[coderKey]*compiled
-	denoiser map[bool]*denoiser // by "guided"
-	closed   bool
+	mu         sync.Mutex // guards what follows and is held while a program runs
+	text       *text.Encoder
+	keys       *compiled
+	embed      *compiled
+	encodeGrad *compiled
+	coders     map[coderKey]*compiled
+	denoiser   map[bool]*denoiser // by "guided"
+	closed     bool
 }
 
 // compiled is a compiled program with its input and output buffers.
@@ -110,7 +111,7 @@ func (m *Model) Close() error {
 	if m.text != nil {
 		m.text.Close()
 	}
-	for _, p := range []*compiled{m.keys, m.embed} {
+	for _, p := range []*compiled{m.keys, m.embed, m.encodeGrad} {
 		if p != nil {
 			p.free()
 		}
@@ -267,6 +268,59 @@ func (m *Model) Encode(images []float32, n int) ([]float32, error) {
 		out[i] = moments[i/z*2*z+i%z] * float32(d.ScaleFactor)
 	}
 	return out, nil
+}
+
+// EncodeGradient is Encode and, for grad, the gradient of something with respect
+// to the latents, that with respect to the images.
+func (m *Model) EncodeGradient(images, grad []float32, n int) (latents, imageGrad []float32, err error) {
+	d, size, z := m.Bundle, m.Bundle.ImageSize, m.Bundle.LatentChannels
+	s := d.LatentSize()
+	if n < 1 || len(images) != n*size*size*3 || len(grad) != n*s*s*z {
+		return nil, nil, fmt.Errorf("differentiate the encoder for %d images of %d×%d: got %d and %d numbers", n, size, size, len(images), len(grad))
+	}
+	x, g := make([]float32, len(images)), make([]float32, 2*len(grad))
+	for i, v := range images {
+		x[i] = 2*v - 1
+	}
+	f := float32(d.ScaleFactor)
+	for i, v := range grad {
+		g[i/z*2*z+i%z] = v * f
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, nil, errClosed
+	}
+	if m.encodeGrad != nil && m.encodeGrad.in[0].Shape().N != n {
+		m.encodeGrad.free()
+		m.encodeGrad = nil
+	}
+	if m.encodeGrad == nil {
+		image, moments := device.Shape{N: n, H: size, W: size, C: 3}, device.Shape{N: n, H: s, W: s, C: 2 * d.VAE.ZChannels}
+		m.encodeGrad, err = m.compile("encoder's gradient", []device.Shape{image, moments}, []device.Shape{moments, image},
+			func(p *device.Program, in, out []device.Tensor) error {
+				return m.vae.EncodeGrad(p, in[0], out[0], in[1], out[1])
+			})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	out, err := m.encodeGrad.run(x, g)
+	if err != nil {
+		return nil, nil, err
+	}
+	imageGrad = make([]float32, len(images))
+	if err := m.encodeGrad.out[1].Read(imageGrad); err != nil {
+		return nil, nil, err
+	}
+	for i := range imageGrad {
+		imageGrad[i] *= 2
+	}
+	latents = make([]float32, len(grad))
+	for i := range latents {
+		latents[i] = out[i/z*2*z+i%z] * f
+	}
+	return latents, imageGrad, nil
 }
 
 // Decode turns latents of n images into images (n, H, W, 3), clamped to [0, 1].

@@ -33,6 +33,14 @@ func (c *compiler) compile(o device.Op) error {
 		return c.elementwise(o)
 	case *device.Combine:
 		return c.combine(o)
+	case *device.ConvGrad:
+		return c.convGrad(o)
+	case *device.LinearGrad:
+		return c.linearGrad(o)
+	case *device.GroupNormGrad:
+		return c.groupNormGrad(o)
+	case *device.AttentionGrad:
+		return c.attentionGrad(o)
 	}
 	return fmt.Errorf("the cpu device does not implement %T", o)
 }

@@ -103,11 +103,11 @@ func (v *window) fill(w *worker, rows, y0, y1 int) func(t *tile, i, valid int) {
 }
 
 // taps are the byte offsets of the kernel's taps in the strip.
-func (v *window) taps(dy, dx, kh, kw int) []int {
+func (v *window) taps(kh, kw int) []int {
 	var t []int
 	for y := range kh {
 		for x := range kw {
-			t = append(t, 4*((y+dy)*v.inCols+x+dx)*v.k)
+			t = append(t, 4*(y*v.inCols+x)*v.k)
 		}
 	}
 	return t
@@ -161,22 +161,32 @@ func (c *compiler) convOp(o *device.Conv, norm device.Op) error {
 	if err != nil {
 		return err
 	}
-	kh, kw := o.Weight.Shape[2], o.Weight.Shape[3]
-	v := newWindow(o.In.Shape, o.Out.H, o.Out.W, kh, kw, o.Stride, o.Top, o.Left, c.threads)
+	c.convolve(src, o.In.Shape, o.Out.Shape, o.Weight.Shape[2], o.Weight.Shape[3], o.Stride, o.Top, o.Left, p, c.mat(o.Out), c.mat(o.Residual))
+	return nil
+}
+
+// convolve adds the job of a plain convolution.
+func (c *compiler) convolve(src source, in, grid device.Shape, kh, kw, stride, top, left int, p *pack, out, res mat) {
+	v := newWindow(in, grid.H, grid.W, kh, kw, stride, top, left, c.threads)
 	c.scratch = max(c.scratch, v.scratch())
-	e := &output{k: c.k, out: c.mat(o.Out), res: c.mat(o.Residual)}
+	e := &output{k: c.k, out: out, res: res}
 	pb, pn := c.splitPanels(e.outPanels(), v.strips)
-	taps := v.taps(0, 0, kh, kw)
-	grid := v.gridH * v.gridW
+	taps := v.taps(kh, kw)
 	c.job(v.strips*pn, func(w *worker, task int) {
 		s, p0 := task/pn, task%pn*pb
 		v.load(w, s, src.begin, src.rows)
 		n0, n1, y0, y1 := v.place(s)
 		w.tile.taps, w.tile.ntaps = &taps[0], len(taps)
 		rows := (n1 - n0) * (y1 - y0) * v.gridW
-		e.strip(w, p, n0*grid+y0*v.gridW, rows, p0, min(p0+pb, e.outPanels()), v.fill(w, rows, y0, y1))
+		e.strip(w, p, n0*v.gridH*v.gridW+y0*v.gridW, rows, p0, min(p0+pb, e.outPanels()), v.fill(w, rows, y0, y1))
 	})
-	return nil
+}
+
+// phase is one of the kernels of a convolution that writes a finer grid than it
+// reads: output pixel (2y+py, 2x+px) sums taps (dy, dx) around pixel (y, x).
+type phase struct {
+	pack    *pack
+	offsets [][2]int // (dy, dx) from the corner of the strip, one a tap
 }
 
 // upsampledConv runs the four small kernels of each parity on the small image.
@@ -185,19 +195,35 @@ func (c *compiler) upsampledConv(o *device.Conv, norm device.Op) error {
 	if err != nil {
 		return err
 	}
-	var packs [4]*pack
-	var taps [4][]int
-	var outs [4]*output
-	h, wd := o.In.H, o.In.W
-	v := newWindow(o.In.Shape, h, wd, 3, 3, 1, 1, 1, c.threads)
-	c.scratch = max(c.scratch, v.scratch())
-	for i := range packs {
+	var phases [4]phase
+	for i := range phases {
 		py, px := i/2, i%2
-		if packs[i], err = c.upsampled(o.Weight, o.Bias, py, px); err != nil {
+		if phases[i].pack, err = c.upsampled(o.Weight, o.Bias, py, px); err != nil {
 			return err
 		}
-		taps[i] = v.taps(py, px, 2, 2)
-		outs[i] = &output{k: c.k, out: c.mat(o.Out), res: c.mat(o.Residual), scatter: func(row int) int {
+		for y := range 2 {
+			for x := range 2 {
+				phases[i].offsets = append(phases[i].offsets, [2]int{y + py, x + px})
+			}
+		}
+	}
+	c.phased(src, o.In, phases, c.mat(o.Out), c.mat(o.Residual))
+	return nil
+}
+
+// phased adds the job of a convolution in phases from in to an out of twice its size.
+func (c *compiler) phased(src source, in device.Tensor, phases [4]phase, out, res mat) {
+	h, wd := in.H, in.W
+	v := newWindow(in.Shape, h, wd, 3, 3, 1, 1, 1, c.threads)
+	c.scratch = max(c.scratch, v.scratch())
+	var taps [4][]int
+	var outs [4]*output
+	for i := range phases {
+		py, px := i/2, i%2
+		for _, d := range phases[i].offsets {
+			taps[i] = append(taps[i], 4*(d[0]*v.inCols+d[1])*v.k)
+		}
+		outs[i] = &output{k: c.k, out: out, res: res, scatter: func(row int) int {
 			n, rest := row/(h*wd), row%(h*wd)
 			return (n*2*h+2*(rest/wd)+py)*2*wd + 2*(rest%wd) + px
 		}}
@@ -208,10 +234,9 @@ func (c *compiler) upsampledConv(o *device.Conv, norm device.Op) error {
 		v.load(w, s, src.begin, src.rows)
 		n0, n1, y0, y1 := v.place(s)
 		rows := (n1 - n0) * (y1 - y0) * v.gridW
-		for i := range packs {
+		for i := range phases {
 			w.tile.taps, w.tile.ntaps = &taps[i][0], len(taps[i])
-			outs[i].strip(w, packs[i], n0*h*wd+y0*wd, rows, p0, min(p0+pb, outs[i].outPanels()), v.fill(w, rows, y0, y1))
+			outs[i].strip(w, phases[i].pack, n0*h*wd+y0*wd, rows, p0, min(p0+pb, outs[i].outPanels()), v.fill(w, rows, y0, y1))
 		}
 	})
-	return nil
 }

@@ -21,6 +21,7 @@ func TestConformance(t *testing.T) {
 				}
 				defer d.Close()
 				devicetest.Run(t, d, 3e-6)
+				devicetest.Grads(t, d, 3e-6)
 			})
 		}
 	}

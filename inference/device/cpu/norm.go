@@ -48,31 +48,38 @@ func (c *compiler) groupNorm(o *device.GroupNorm) (*groupNorm, error) {
 	return g, nil
 }
 
+// moments are the mean and the reciprocal deviation of a group of image n.
+func (g *groupNorm) moments(n, grp int) (mean, r float64) {
+	ch := g.in.cols
+	per := ch / g.groups
+	var sum, sq float64
+	for c := grp * per; c < (grp+1)*per; c++ {
+		var s, q float64
+		for i := range g.count {
+			at := (n*g.count + i) * 2 * ch
+			s += float64(g.sums[at+c])
+			q += float64(g.sums[at+ch+c])
+		}
+		if g.add.data != nil {
+			e := float64(g.add.row(n)[c])
+			q += 2*e*s + float64(g.pixels)*e*e
+			s += float64(g.pixels) * e
+		}
+		sum += s
+		sq += q
+	}
+	m := 1 / float64(per*g.pixels)
+	mean = sum * m
+	return mean, 1 / math.Sqrt(max(sq*m-mean*mean, 0)+g.eps)
+}
+
 // coefficients leaves scale and shift of the channels of image n in w.coef.
 func (g *groupNorm) coefficients(w *worker, n int) (scale, shift []float32) {
 	ch := g.in.cols
 	scale, shift = w.coef[:ch], w.coef[ch:2*ch]
 	per := ch / g.groups
 	for grp := range g.groups {
-		var sum, sq float64
-		for c := grp * per; c < (grp+1)*per; c++ {
-			var s, q float64
-			for i := range g.count {
-				at := (n*g.count + i) * 2 * ch
-				s += float64(g.sums[at+c])
-				q += float64(g.sums[at+ch+c])
-			}
-			if g.add.data != nil {
-				e := float64(g.add.row(n)[c])
-				q += 2*e*s + float64(g.pixels)*e*e
-				s += float64(g.pixels) * e
-			}
-			sum += s
-			sq += q
-		}
-		m := 1 / float64(per*g.pixels)
-		mean := sum * m
-		r := 1 / math.Sqrt(max(sq*m-mean*mean, 0)+g.eps)
+		mean, r := g.moments(n, grp)
 		for c := grp * per; c < (grp+1)*per; c++ {
 			var e float64
 			if g.add.data != nil {

@@ -24,10 +24,10 @@ func (p *pack) bytes(n int) int { return 4 * n * p.length }
 type packKind int
 
 const (
-	packPlain packKind = iota
-	packGated          // value and gate panels alternate
-	packPhase          // four of them: one for each output pixel of an upsampled one
-	packGrad  packKind = packPhase + 4
+	packPlain packKind        = iota
+	packGated                 // value and gate panels alternate
+	packPhase                 // four of them: one for each output pixel of an upsampled one
+	packGrad  = packPhase + 4 // of the input gradient; four phases with stride 2
 )
 
 type packKey struct {
