@@ -49,7 +49,8 @@ func (k *Vocabulary) subject(words []string) []string {
 			continue
 		}
 		part := words[start:i]
-		if slices.ContainsFunc(part, func(w string) bool { return !k.describes(w) }) {
+		// A thing may also be a part of another: "cup" of a goblet.
+		if len(k.named(part)) > 0 || slices.ContainsFunc(part, func(w string) bool { return !k.describes(w) }) {
 			return part
 		}
 		start = i + 1
@@ -97,7 +98,7 @@ func (k *Vocabulary) match(words []string) (thing string, n int, ok bool) {
 }
 
 // nearest lists up to most things that come close to a word of the prompt:
-// first those that the bundle relates to it, then those spelled much like it.
+// those that are related to it, or else those spelled much like it.
 func (k *Vocabulary) nearest(words []string, most int) []string {
 	var out []string
 	add := func(t string) {
@@ -117,6 +118,9 @@ func (k *Vocabulary) nearest(words []string, most int) []string {
 				}
 			}
 		}
+	}
+	if len(out) > 0 {
+		return out
 	}
 	type candidate struct {
 		thing    string

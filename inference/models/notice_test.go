@@ -15,7 +15,7 @@ func vocabulary() *Description {
 		Related:   map[string][]string{"chess piece": {"snowman"}, "dog": {"teddy bear"}},
 		Colours:   map[string][]string{"teal": {"turquoise"}},
 		Materials: map[string][]string{"wood": {"wooden"}},
-		Parts:     map[string][]string{"mug": {"handle"}},
+		Parts:     map[string][]string{"mug": {"handle"}, "goblet": {"cup"}},
 	}}
 }
 
