@@ -68,7 +68,7 @@ func (s *Store) convert(ctx context.Context, name string, o ConvertOptions) (*Bu
 	path := filepath.Join(b.dir, converted)
 	d := b.Description
 	d.Files.Weights, err = writeConverted(path+".part", entries, map[string]string{"format": "pt", "converted_from": old},
-		func(n int64) { o.Progress(Progress{converted, "convert", n, total}) })
+		func(n int64) { o.Progress(Progress{converted, "convert", min(n, total), total}) })
 	if err != nil {
 		return nil, errors.Join(err, ignoreAbsent(os.Remove(path+".part")))
 	}
@@ -123,13 +123,18 @@ func halves(ctx context.Context, src weights.Source, want []weights.Wanted) (ent
 // network has.
 func checkRange(v []float32, d weights.DType) error {
 	const largestHalf = 65504
+	limit := float32(math.MaxFloat32)
+	if d == weights.F16 {
+		limit = largestHalf
+	}
 	for i, x := range v {
-		switch a := math.Abs(float64(x)); {
-		case math.IsNaN(a) || math.IsInf(a, 0):
-			return fmt.Errorf("element %d is %v: the weights are damaged", i, x)
-		case d == weights.F16 && a > largestHalf:
-			return fmt.Errorf("element %d is %v, which fp16 cannot hold", i, x)
+		if x >= -limit && x <= limit {
+			continue
 		}
+		if x != x || math.IsInf(float64(x), 0) {
+			return fmt.Errorf("element %d is %v: the weights are damaged", i, x)
+		}
+		return fmt.Errorf("element %d is %v, which fp16 cannot hold", i, x)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package models
 
 import (
+	"context"
 	"encoding/json"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -119,5 +121,60 @@ func TestRegistered(t *testing.T) {
 	}
 	if s, ok := d.Notice("a dragon"); ok {
 		t.Errorf("an open vocabulary has a notice: %s", s)
+	}
+}
+
+// The whole way with a checkpoint of full size that PyTorch wrote
+// (testdata/full_checkpoint.py): pull, account, convert, read back. It needs
+// 13 GB of disk, so it runs when DREAM_FULL_CHECKPOINT names the file.
+func TestFullCheckpoint(t *testing.T) {
+	path := os.Getenv("DREAM_FULL_CHECKPOINT")
+	if path == "" {
+		t.Skip("DREAM_FULL_CHECKPOINT names no file")
+	}
+	ctx := context.Background()
+	s := &Store{Dir: t.TempDir()}
+	b, err := s.Pull(ctx, "mvdream-sd21", PullOptions{From: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := b.OpenWeights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	if n := len(before.Keys()); n != 1244 {
+		t.Errorf("%d tensors", n)
+	}
+	if b, err = s.Convert(ctx, "mvdream-sd21", ConvertOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := b.OpenWeights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	for _, w := range b.Tensors() {
+		x, err := before.Float32(w.Name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := after.Float32(w.Name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		zero := true
+		for i := range x {
+			if math.Abs(float64(x[i]-y[i])) > 1e-3*math.Abs(float64(x[i]))+1e-7 {
+				t.Fatalf("%s element %d: %v became %v", w.Name, i, x[i], y[i])
+			}
+			zero = zero && x[i] == 0
+		}
+		if zero {
+			t.Errorf("%s is all zero", w.Name)
+		}
+	}
+	if findings, err := s.Verify(ctx, b, nil); err != nil || !Healthy(findings) {
+		t.Errorf("%+v, %v", findings, err)
 	}
 }

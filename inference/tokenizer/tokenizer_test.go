@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"encoding/json"
 	"os"
 	"slices"
 	"strings"
@@ -79,6 +80,31 @@ func TestCLIP(t *testing.T) {
 	}
 	if ids, cut := tk.Context(""); len(ids) != 77 || ids[0] != 49406 || ids[1] != 49407 || slices.Max(ids[2:]) != 0 || cut != 0 {
 		t.Errorf("the empty prompt: %v, %d cut", ids, cut)
+	}
+}
+
+// Random prompts with everything that people paste, as open_clip 2.32 encodes
+// them (testdata/open_clip_cases.py).
+func TestOpenCLIPCases(t *testing.T) {
+	tk := clip(t)
+	b, err := os.ReadFile("testdata/open_clip_cases.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []struct {
+		Text string
+		IDs  []int32
+	}
+	if err := json.Unmarshal(b, &cases); err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) < 300 {
+		t.Errorf("%d cases", len(cases))
+	}
+	for _, c := range cases {
+		if got := tk.Encode(c.Text); !slices.Equal(got, c.IDs) {
+			t.Errorf("%q: %q, want %q", c.Text, tk.Decode(got), tk.Decode(c.IDs))
+		}
 	}
 }
 

@@ -28,20 +28,24 @@ func toFloat32(dst []float32, data []byte, d DType) error {
 	if len(dst)*d.Size() != len(data) {
 		return fmt.Errorf("%d bytes of %v are not %d elements", len(data), d, len(dst))
 	}
-	n := len(dst)
+	split(len(dst), func(at, end int) { f(dst[at:end], data[at*d.Size():end*d.Size()]) })
+	return nil
+}
+
+// split calls f for ranges that together are 0 to n, on all cores when that
+// pays.
+func split(n int, f func(at, end int)) {
 	if n < parallelFrom {
-		f(dst, data)
-		return nil
+		f(0, n)
+		return
 	}
 	workers := runtime.GOMAXPROCS(0)
 	step := (n + workers - 1) / workers
 	var wg sync.WaitGroup
 	for at := 0; at < n; at += step {
-		end := min(at+step, n)
-		wg.Go(func() { f(dst[at:end], data[at*d.Size():end*d.Size()]) })
+		wg.Go(func() { f(at, min(at+step, n)) })
 	}
 	wg.Wait()
-	return nil
 }
 
 func fromF32(dst []float32, data []byte) {
@@ -99,17 +103,21 @@ func FloatToHalf(f float32) uint16 {
 // EncodeF32 and EncodeF16 are the stored form of a tensor.
 func EncodeF32(v []float32) []byte {
 	b := make([]byte, 4*len(v))
-	for i, x := range v {
-		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(x))
-	}
+	split(len(v), func(at, end int) {
+		for i := at; i < end; i++ {
+			binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v[i]))
+		}
+	})
 	return b
 }
 
 // EncodeF16 rounds to halves; see FloatToHalf.
 func EncodeF16(v []float32) []byte {
 	b := make([]byte, 2*len(v))
-	for i, x := range v {
-		binary.LittleEndian.PutUint16(b[2*i:], FloatToHalf(x))
-	}
+	split(len(v), func(at, end int) {
+		for i := at; i < end; i++ {
+			binary.LittleEndian.PutUint16(b[2*i:], FloatToHalf(v[i]))
+		}
+	})
 	return b
 }

@@ -3,6 +3,7 @@ package weights
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/x448/float16"
@@ -56,9 +57,12 @@ func TestRounding(t *testing.T) {
 // Large tensors are converted by several goroutines: no element may be left.
 func TestLargeConversion(t *testing.T) {
 	n := parallelFrom*3 + 7
-	half, brain := make([]byte, 2*n), make([]byte, 2*n)
+	values := make([]float32, n)
 	for i := range n {
-		binary.LittleEndian.PutUint16(half[2*i:], FloatToHalf(float32(i%1000)))
+		values[i] = float32(i % 1000)
+	}
+	half, brain := EncodeF16(values), make([]byte, 2*n)
+	for i := range n {
 		binary.LittleEndian.PutUint16(brain[2*i:], uint16(math.Float32bits(float32(i%256))>>16))
 	}
 	dst := make([]float32, n)
@@ -69,6 +73,9 @@ func TestLargeConversion(t *testing.T) {
 		if v != float32(i%1000) {
 			t.Fatalf("F16 element %d is %v", i, v)
 		}
+	}
+	if err := toFloat32(dst, EncodeF32(values), F32); err != nil || !slices.Equal(dst, values) {
+		t.Fatalf("F32 came back as something else: %v", err)
 	}
 	if err := toFloat32(dst, brain, BF16); err != nil {
 		t.Fatal(err)
