@@ -53,6 +53,9 @@ func faultConfig() queue.Config {
 func child(base string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if err := os.WriteFile(filepath.Join(base, fmt.Sprintf("ready-%d", os.Getpid())), nil, 0o600); err != nil {
+		return err
+	}
 	q, err := sqliteq.Open(ctx, filepath.Join(base, "queue.db"), faultConfig(), sqliteq.Options{})
 	if err != nil {
 		return err
@@ -145,6 +148,9 @@ func (b *bench) spawn(name string, env ...string) *process {
 	b.t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.exited
+	})
+	b.until("the process listens to signals", func() bool {
+		return exists(filepath.Join(b.base, fmt.Sprintf("ready-%d", p.cmd.Process.Pid)))
 	})
 	return p
 }

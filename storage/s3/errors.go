@@ -2,13 +2,12 @@ package s3
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"io/fs"
 	"net/http"
 	"net/url"
-	"syscall"
 
 	"github.com/minio/minio-go/v7"
 
@@ -37,13 +36,14 @@ func (s *Store) fail(ctx context.Context, op, key string, err error) error {
 func kindOf(err error) error {
 	resp, ok := errors.AsType[minio.ErrorResponse](err)
 	if !ok {
-		var netErr net.Error
-		switch {
-		case errors.Is(err, errNoTag), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.As(err, &netErr),
-			errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EPIPE):
-			return storage.ErrUnavailable
+		// What did not come from the server is trouble on the way, which the client
+		// words in many ways, unless a local file or a certificate is at fault.
+		var local *fs.PathError
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &local) || errors.As(err, &cert) {
+			return nil
 		}
-		return nil
+		return storage.ErrUnavailable
 	}
 	switch resp.Code {
 	case minio.NoSuchKey, minio.NoSuchBucket, minio.NoSuchUpload, "NotFound":
