@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"dreamcad/inference/field"
 )
@@ -96,7 +97,7 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 		if v.Image.Size < 16 || len(v.Image.Pix) != v.Image.Size*v.Image.Size*3 {
 			return nil, fmt.Errorf("making a field: a view of size %d with %d values", v.Image.Size, len(v.Image.Pix))
 		}
-		if err := d.add(v.Image, v.Camera, 1, true); err != nil {
+		if err := d.add(v.Image, v.Camera, 1, 0, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -277,28 +278,36 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 	if len(images) != len(d.cameras) {
 		return false, fmt.Errorf("redrawing views, round %d: %d pictures for %d cameras", index+1, len(images), len(d.cameras))
 	}
+	hints := d.hints()
 	for i, im := range images {
-		if err := d.add(matchColour(im, d.renders[i]), d.cameras[i], d.set.RoundWeight, false); err != nil {
+		if err := d.add(matchColour(im, d.renders[i]), d.cameras[i], d.set.RoundWeight, index+1, hints[i]); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// add takes a picture as a view.
-func (d *Draft) add(im field.Image, cam field.Camera, weight float32, source bool) error {
-	im = unpack(pack(im), im.Size)
-	m := field.Mask(im)
-	if source {
-		any := false
-		for _, b := range m {
-			any = any || b
-		}
-		if !any {
-			return errors.New("making a field: a view shows nothing but background")
+// hints are the silhouettes of the field from the round's cameras.
+func (d *Draft) hints() [][]bool {
+	out := make([][]bool, len(d.cameras))
+	for i, p := range d.grid.RenderAll(d.cameras, d.views[0].Image.Size, d.set.RenderBeta) {
+		out[i] = make([]bool, len(p.Opacity))
+		for k, a := range p.Opacity {
+			out[i][k] = a > 0.5
 		}
 	}
-	d.views = append(d.views, field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: source})
+	return out
+}
+
+// add takes a picture as a view: of a round, or a source view if round is 0. hint is
+// where the object is expected, if known.
+func (d *Draft) add(im field.Image, cam field.Camera, weight float32, round int, hint []bool) error {
+	im = unpack(pack(im), im.Size)
+	m := field.MaskNear(im, hint)
+	if round == 0 && !slices.Contains(m, true) {
+		return errors.New("making a field: a view shows nothing but background")
+	}
+	d.views = append(d.views, field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: round == 0, Round: round})
 	return nil
 }
 

@@ -44,12 +44,13 @@ type stored struct {
 	Cameras   []field.Camera
 	Weights   []float32
 	Pictures  [][]byte
+	Masks     [][]byte // bits
 	Grid      int
 	Field     []byte // float32, little endian, deflated
 	Hollow    bool
 }
 
-const version = 1
+const version = 2
 
 // MarshalBinary writes the state after the last finished phase: a few megabytes.
 func (d *Draft) MarshalBinary() ([]byte, error) {
@@ -59,6 +60,7 @@ func (d *Draft) MarshalBinary() ([]byte, error) {
 		s.Cameras = append(s.Cameras, v.Camera)
 		s.Weights = append(s.Weights, v.Weight)
 		s.Pictures = append(s.Pictures, pack(v.Image))
+		s.Masks = append(s.Masks, packMask(v.Mask))
 	}
 	var packed bytes.Buffer
 	z, err := flate.NewWriter(&packed, flate.BestSpeed)
@@ -96,7 +98,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 		return nil, fmt.Errorf("resuming a draft: %w", err)
 	}
 	if s.Sources < 1 || s.Sources > len(s.Pictures) || s.HullViews < 0 || s.HullViews > len(s.Pictures) ||
-		len(s.Cameras) != len(s.Pictures) || len(s.Weights) != len(s.Pictures) || s.Size < 16 || s.Size > 4096 || s.Grid < 0 || s.Grid > 256 {
+		len(s.Cameras) != len(s.Pictures) || len(s.Weights) != len(s.Pictures) || len(s.Masks) != len(s.Pictures) || s.Size < 16 || s.Size > 4096 || s.Grid < 0 || s.Grid > 256 {
 		return nil, errors.New("resuming a draft: the state is inconsistent")
 	}
 	if len(s.Settings.Rounds) > 0 && net == nil {
@@ -109,12 +111,12 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 	}
 	d.at = s.Phase
 	for i, b := range s.Pictures {
-		if len(b) != s.Size*s.Size*3 {
-			return nil, fmt.Errorf("resuming a draft: view %d has %d bytes", i, len(b))
+		if len(b) != s.Size*s.Size*3 || len(s.Masks[i]) != (s.Size*s.Size+7)/8 {
+			return nil, fmt.Errorf("resuming a draft: view %d has %d bytes and a mask of %d", i, len(b), len(s.Masks[i]))
 		}
-		if err := d.add(unpack(b, s.Size), s.Cameras[i], s.Weights[i], i < s.Sources); err != nil {
-			return nil, fmt.Errorf("resuming a draft: %w", err)
-		}
+		im := unpack(b, s.Size)
+		d.views = append(d.views, field.View{Camera: s.Cameras[i], Image: im, Mask: unpackMask(s.Masks[i], s.Size),
+			Weight: s.Weights[i], Source: i < s.Sources, Round: i / s.Sources})
 	}
 	if s.Grid > 0 {
 		g, err := field.NewGrid(s.Grid)
@@ -134,4 +136,22 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 	}
 	d.save()
 	return d, nil
+}
+
+func packMask(m []bool) []byte {
+	b := make([]byte, (len(m)+7)/8)
+	for i, v := range m {
+		if v {
+			b[i/8] |= 1 << (i % 8)
+		}
+	}
+	return b
+}
+
+func unpackMask(b []byte, size int) []bool {
+	m := make([]bool, size*size)
+	for i := range m {
+		m[i] = b[i/8]>>(i%8)&1 == 1
+	}
+	return m
 }

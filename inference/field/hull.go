@@ -1,6 +1,9 @@
 package field
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // Hull is what the masks say about space.
 type Hull struct {
@@ -10,20 +13,21 @@ type Hull struct {
 }
 
 // NewHull intersects the views' silhouette cones on a grid of n samples a side. A
-// source view's background empties a point; of the other views two must agree. The
-// active region is that of masks dilated by two pixels, grown by one voxel.
+// source view's background empties a point; of the redrawn views, those of two rounds
+// must agree, as all views of a round may err alike. The active region is that of
+// masks dilated by two pixels, grown by one voxel.
 func NewHull(views []View, n int) *Hull {
 	type cone struct {
 		pr           Projection
 		size         int
 		mask, dilate []bool
-		votes        int
+		votes        uint32 // bits
 	}
 	cones := make([]cone, len(views))
 	for i, v := range views {
-		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1}
+		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1 << (v.Round & 31)}
 		if v.Source {
-			cones[i].votes = 2
+			cones[i].votes = math.MaxUint32
 		}
 	}
 	h := &Hull{N: n}
@@ -38,23 +42,23 @@ func NewHull(views []View, n int) *Hull {
 				if x*x+y*y+z*z >= 0.98*0.98 {
 					continue
 				}
-				out, far := 0, 0
+				var out, far uint32 // rounds against the point, and against its neighbourhood
 				for c := range cones {
 					q := &cones[c]
 					u, v, _ := q.pr.Project(x, y, z)
 					p := min(max(int(v), 0), q.size-1)*q.size + min(max(int(u), 0), q.size-1)
 					if !q.mask[p] {
-						out += q.votes
+						out |= q.votes
 						if !q.dilate[p] {
-							far += q.votes
-							if far >= 2 {
+							far |= q.votes
+							if bits.OnesCount32(far) >= 2 {
 								break
 							}
 						}
 					}
 				}
 				o := (k*n+j)*n + i
-				inside[o], wide[o] = out < 2, far < 2
+				inside[o], wide[o] = bits.OnesCount32(out) < 2, bits.OnesCount32(far) < 2
 			}
 		}
 	})

@@ -9,8 +9,15 @@ import (
 // difference of a channel from the background. The limits come from experiments with
 // the mini model: glass is nearly the colour of the background, and the decoder
 // leaves a faint fringe around objects.
-func Mask(im Image) []bool {
+func Mask(im Image) []bool { return MaskNear(im, nil) }
+
+// MaskNear is Mask for a picture whose object is expected where hint is set: well
+// inside of that, a smaller difference from the background counts, so that a grey
+// object keeps its shaded parts.
+func MaskNear(im Image, hint []bool) []bool {
 	const (
+		margin = 3     // pixels inside the hint
+		faint  = 0.006 // difference that counts there
 		object = 0.02  // above: certainly not background
 		glass  = 0.015 // an enclosed hole with a larger median is see-through, not open
 		fringe = 0.045 // pixels at the edge below this are peeled
@@ -24,6 +31,24 @@ func Mask(im Image) []bool {
 			diff[i] = max(diff[i], float32(math.Abs(float64(im.Pix[i*3+c]-Background))))
 		}
 		m[i] = diff[i] > object
+	}
+	if hint != nil {
+		outside := make([]bool, n*n)
+		for i, h := range hint {
+			outside[i] = !h
+		}
+		gap := Dilate(outside, n, margin)
+		for i, o := range gap {
+			m[i] = m[i] || !o && diff[i] > faint
+			gap[i] = !o && !m[i]
+		}
+		for _, g := range components(gap, n, true) {
+			if thin(g.pixels, n) {
+				for _, i := range g.pixels {
+					m[i] = true
+				}
+			}
+		}
 	}
 	for _, hole := range components(m, n, false) {
 		if hole.border {
@@ -89,6 +114,28 @@ func components(m []bool, n int, value bool) []component {
 		out = append(out, c)
 	}
 	return out
+}
+
+// thin reports whether a component holds no square of 5×5 pixels: where the
+// shading of an object passes through the background's grey it leaves such bands.
+func thin(pixels []int, n int) bool {
+	in := make(map[int]bool, len(pixels))
+	for _, p := range pixels {
+		in[p] = true
+	}
+	for _, p := range pixels {
+		full := true
+		for k := range 25 {
+			if !in[p+(k/5-2)*n+k%5-2] {
+				full = false
+				break
+			}
+		}
+		if full {
+			return false
+		}
+	}
+	return true
 }
 
 func median(v []float32, at []int) float32 {
