@@ -57,8 +57,8 @@ def _group_backward(x, w, b, dy, dx, stats, dw, db, C, K, G, HW: tl.constexpr, K
     u = tl.where(keep, (v - mean) * rstd, 0.)
     if ACT:
         d = d * _silu_slope(u * gain[None, :] + bias[None, :])
-    tl.store(dw + n * C + g * K + k, tl.sum(d * u, 0), mask=k < K)
-    tl.store(db + n * C + g * K + k, tl.sum(d, 0), mask=k < K)
+    tl.atomic_add(dw + g * K + k, tl.sum(d * u, 0), mask=k < K)
+    tl.atomic_add(db + g * K + k, tl.sum(d, 0), mask=k < K)
     e = d * gain[None, :]
     count = HW * K
     m1 = tl.sum(tl.sum(e, 0), 0) / count
@@ -163,10 +163,10 @@ class _GroupNorm(torch.autograd.Function):
         B, C, H, W = x.shape
         K, dx = C // groups, torch.empty_like(x)
         if ctx.small:
-            dw, db = torch.empty(2, B, C, device=x.device)
+            dw, db = torch.zeros(2, C, device=x.device)
             _group_backward[(B, groups)](x, w, b, dy, dx, ctx.saved_tensors[3], dw, db, C, K, groups, H * W, _power(K), act,
                                          num_warps=8 if H * W * K >= 4096 else 4)
-            return dx, dw.sum(0).to(w.dtype), db.sum(0).to(b.dtype), None, None, None
+            return dx, dw.to(w.dtype), db.to(b.dtype), None, None, None
         a, s, mean, rstd = ctx.saved_tensors[3:]
         ROWS = max(1, 4096 // _power(C))
         chunks = triton.cdiv(H * W, ROWS)
@@ -217,8 +217,8 @@ def _layer_backward(x, w, dy, dx, dw, db, N, loops, C: tl.constexpr, ROWS: tl.co
         e = d * gain[None, :]
         g = (e - (tl.sum(e, 1) / C)[:, None] - u * (tl.sum(e * u, 1) / C)[:, None]) * rstd[:, None]
         tl.store(dx + at, g.to(dx.dtype.element_ty), mask=keep)
-    tl.store(dw + tl.program_id(0) * C + c, sw)
-    tl.store(db + tl.program_id(0) * C + c, sb)
+    tl.atomic_add(dw + c, sw)
+    tl.atomic_add(db + c, sb)
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -239,9 +239,9 @@ class _LayerNorm(torch.autograd.Function):
         dy, dx = dy.contiguous(), torch.empty_like(x)
         loops = max(1, triton.cdiv(triton.cdiv(N, ROWS), 1024))
         programs = triton.cdiv(triton.cdiv(N, ROWS), loops)
-        dw, db = torch.empty(2, programs, C, device=x.device)
+        dw, db = torch.zeros(2, C, device=x.device)
         _layer_backward[(programs,)](x, w, dy, dx, dw, db, N, loops, C, ROWS, eps)
-        return dx, dw.sum(0).to(w.dtype), db.sum(0).to(kind), None
+        return dx, dw.to(w.dtype), db.to(kind), None
 
 
 # ---- GEGLU: first half of the last dimension times GELU of the second ----
@@ -283,6 +283,67 @@ class _Geglu(torch.autograd.Function):
         dy, dx = dy.contiguous(), torch.empty_like(x)
         _geglu_backward[(triton.cdiv(dy.numel(), 2048),)](x, dy, dx, dy.numel(), x.shape[-1] // 2, 2048, num_warps=8)
         return dx
+
+
+# ---- bias gradients: PyTorch's column sums take longer than the rest of a small layer's backward pass ----
+
+@triton.jit
+def _column_sums(x, out, N, C, loops, ROWS: tl.constexpr, CB: tl.constexpr):
+    c = tl.arange(0, CB)
+    total = tl.zeros((CB,), tl.float32)
+    for i in range(loops):
+        p = (tl.program_id(0) * loops + i) * ROWS + tl.arange(0, ROWS)
+        keep = (p < N)[:, None] & (c < C)[None, :]
+        total += tl.sum(tl.load(x + p[:, None].to(tl.int64) * C + c[None, :], mask=keep, other=0.).to(tl.float32), 0)
+    tl.atomic_add(out + c, total, mask=c < C)
+
+
+def column_sums(x):
+    """x (N, C), contiguous -> (C) fp32"""
+    N, C = x.shape
+    out = torch.zeros(C, device=x.device)
+    ROWS = max(1, 4096 // _power(C))
+    loops = max(1, triton.cdiv(triton.cdiv(N, ROWS), 528))
+    _column_sums[(triton.cdiv(triton.cdiv(N, ROWS), loops),)](x, out, N, C, loops, ROWS, _power(C))
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, b):
+        ctx.save_for_backward(x, w)
+        return torch.nn.functional.linear(x, w, b)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        rows = dy.reshape(-1, dy.shape[-1])
+        return (rows @ w).view(x.shape), rows.t() @ x.reshape(-1, x.shape[-1]), column_sums(rows).to(w.dtype)
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, b, stride, padding):
+        ctx.save_for_backward(x, w)
+        ctx.args = stride, padding
+        return torch.nn.functional.conv2d(x, w, b, stride, padding)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        stride, padding = ctx.args
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dw, _ = torch.ops.aten.convolution_backward(dy, x, w, None, stride, padding, (1, 1), False, (0, 0), 1,
+                                                        (ctx.needs_input_grad[0], True, False))
+        return dx, dw, column_sums(dy.permute(0, 2, 3, 1).reshape(-1, dy.shape[1])).to(w.dtype), None, None
+
+
+def linear(x, weight, bias):
+    return _Linear.apply(x, weight, bias)
+
+
+def conv(x, weight, bias, stride, padding):
+    return _Conv.apply(x, weight, bias, stride, padding)
 
 
 def group_norm(x, weight, bias, groups, eps, act):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import LayerNorm, attention
+from .layers import LayerNorm, Linear, attention
 
 
 class MultiheadAttention(nn.Module):
@@ -12,7 +12,7 @@ class MultiheadAttention(nn.Module):
         self.heads = heads
         self.in_proj_weight, self.in_proj_bias = nn.Parameter(torch.empty(3 * width, width)), nn.Parameter(torch.zeros(3 * width))
         nn.init.normal_(self.in_proj_weight, std=width ** -.5)
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x):
         q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
@@ -24,7 +24,7 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2, self.attn = LayerNorm(width), LayerNorm(width), MultiheadAttention(width, heads)
         self.mlp = nn.Module()
-        self.mlp.c_fc, self.mlp.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp.c_fc, self.mlp.c_proj = Linear(width, 4 * width), Linear(4 * width, width)
 
     def forward(self, x):
         x = x + self.attn(self.ln_1(x))

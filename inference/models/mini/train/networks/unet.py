@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import GroupNorm, LayerNorm, attention, conv3, geglu, zeroed
+from .layers import Conv2d, GroupNorm, LayerNorm, Linear, attention, conv3, geglu, zeroed
 
 
 def timestep_embedding(t, width):
@@ -20,9 +20,9 @@ class ResBlock(nn.Module):
     def __init__(self, a, b, emb, groups):
         super().__init__()
         self.in_layers = nn.Sequential(GroupNorm(groups, a, 1e-5), nn.Identity(), conv3(a, b))
-        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(emb, b))
+        self.emb_layers = nn.Sequential(nn.Identity(), Linear(emb, b))
         self.out_layers = nn.Sequential(GroupNorm(groups, b, 1e-5), nn.Identity(), nn.Identity(), zeroed(conv3(b, b)))
-        self.skip_connection = nn.Conv2d(a, b, 1) if a != b else nn.Identity()
+        self.skip_connection = Conv2d(a, b, 1) if a != b else nn.Identity()
 
     def forward(self, x, emb):
         """x (B, a, h, w), emb (B, emb) after SiLU -> (B, b, h, w)"""
@@ -34,8 +34,8 @@ class SelfAttention(nn.Module):
     def __init__(self, c, heads):
         super().__init__()
         self.heads = heads
-        self.to_q, self.to_k, self.to_v = (nn.Linear(c, c, bias=False) for _ in range(3))
-        self.to_out = nn.Sequential(nn.Linear(c, c))
+        self.to_q, self.to_k, self.to_v = (Linear(c, c, bias=False) for _ in range(3))
+        self.to_out = nn.Sequential(Linear(c, c))
 
     def forward(self, x):
         weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])  # one product reads x once
@@ -47,9 +47,9 @@ class CrossAttention(nn.Module):
     def __init__(self, c, context, heads):
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(c, c, bias=False)
-        self.to_k, self.to_v = nn.Linear(context, c, bias=False), nn.Linear(context, c, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(c, c))
+        self.to_q = Linear(c, c, bias=False)
+        self.to_k, self.to_v = Linear(context, c, bias=False), Linear(context, c, bias=False)
+        self.to_out = nn.Sequential(Linear(c, c))
 
     def forward(self, x, context):
         return self.to_out(attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
@@ -58,7 +58,7 @@ class CrossAttention(nn.Module):
 class Gate(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.proj = nn.Linear(c, 8 * c)
+        self.proj = Linear(c, 8 * c)
 
     def forward(self, x):
         return geglu(self.proj(x))
@@ -67,7 +67,7 @@ class Gate(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.net = nn.Sequential(Gate(c), nn.Identity(), nn.Linear(4 * c, c))
+        self.net = nn.Sequential(Gate(c), nn.Identity(), Linear(4 * c, c))
 
     def forward(self, x):
         return self.net(x)
@@ -90,7 +90,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, c, context, heads, groups):
         super().__init__()
         self.norm = GroupNorm(groups, c, 1e-6, act=False)
-        self.proj_in, self.proj_out = nn.Linear(c, c), zeroed(nn.Linear(c, c))
+        self.proj_in, self.proj_out = Linear(c, c), zeroed(Linear(c, c))
         self.transformer_blocks = nn.ModuleList([TransformerBlock(c, context, heads)])
 
     def forward(self, x, context):
@@ -126,8 +126,8 @@ class UNet(nn.Module):
         width, groups, context = config["model_channels"], config["norm_groups"], config["context_dim"]
         emb, blocks, head = 4 * width, config["num_res_blocks"], config["num_head_channels"]
         self.width = width
-        self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
-        self.camera_embed = nn.Sequential(nn.Linear(config["camera_dim"], emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.time_embed = nn.Sequential(Linear(width, emb), nn.SiLU(), Linear(emb, emb))
+        self.camera_embed = nn.Sequential(Linear(config["camera_dim"], emb), nn.SiLU(), Linear(emb, emb))
 
         def transformer(c, factor):
             return [SpatialTransformer(c, context, c // head, groups)] if factor in config["attention_downsample"] else []

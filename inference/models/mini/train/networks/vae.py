@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import GroupNorm, attention, conv3
+from .layers import Conv2d, GroupNorm, attention, conv3
 
 EPS = 1e-6
 
@@ -14,7 +14,7 @@ class ResnetBlock(nn.Module):
         self.norm1, self.conv1 = GroupNorm(groups, a, EPS), conv3(a, b)
         self.norm2, self.conv2 = GroupNorm(groups, b, EPS), conv3(b, b)
         if a != b:
-            self.nin_shortcut = nn.Conv2d(a, b, 1)
+            self.nin_shortcut = Conv2d(a, b, 1)
 
     def forward(self, x):
         h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
@@ -25,7 +25,7 @@ class AttnBlock(nn.Module):
     def __init__(self, c, groups):
         super().__init__()
         self.norm = GroupNorm(groups, c, EPS, act=False)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(c, c, 1) for _ in range(4))
+        self.q, self.k, self.v, self.proj_out = (Conv2d(c, c, 1) for _ in range(4))
 
     def forward(self, x):
         B, C, h, w = x.shape
@@ -121,7 +121,7 @@ class VAE(nn.Module):
         z = config["z_channels"]
         args = config["ch"], config["ch_mult"], config["num_res_blocks"], z, config["norm_groups"]
         self.encoder, self.decoder = Encoder(*args), Decoder(*args)
-        self.quant_conv, self.post_quant_conv = nn.Conv2d(2 * z, 2 * z, 1), nn.Conv2d(z, z, 1)
+        self.quant_conv, self.post_quant_conv = Conv2d(2 * z, 2 * z, 1), Conv2d(z, z, 1)
 
     def moments(self, x):
         """-> mean, log-variance of the posterior"""

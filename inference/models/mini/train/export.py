@@ -1,0 +1,46 @@
+"""Turns a training state into the model bundle: weights.safetensors (fp16), merges.txt, model.json.
+
+    python3 export.py --state STATE --out DIR [--guidance X]
+"""
+import argparse
+import json
+import os
+
+import torch
+
+import config
+from diffusion import PREFIX
+from leg import read_state
+from networks import tensorfile
+
+
+def bundle(state, out, guidance=None):
+    tokenizer, files, numbers = read_state(state)
+    tensors = {PREFIX["vae"] + k: v for k, v in files["vae"].items()}
+    for name, v in files["average"].items():
+        net, key = name.split(".", 1)
+        tensors[PREFIX[net] + key] = v
+    sizes = config.architecture(tokenizer.size, numbers["scale"])
+    if guidance is not None:
+        sizes["defaults"]["guidance_scale"] = guidance
+    sizes["vocabulary"] = config.vocabulary()
+    os.makedirs(out, exist_ok=True)
+    tensorfile.save({k: v.to(torch.float16) for k, v in tensors.items()}, os.path.join(out, "weights.safetensors"),
+                    {"format": "pt", "scale_factor": numbers["scale"]})
+    tokenizer.write(os.path.join(out, "merges.txt"))
+    with open(os.path.join(out, "model.json"), "w", encoding="utf-8") as f:
+        json.dump(sizes, f, indent=1)
+        f.write("\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--state", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--guidance", type=float)
+    args = parser.parse_args()
+    bundle(args.state, args.out, args.guidance)
+
+
+if __name__ == "__main__":
+    main()
