@@ -88,7 +88,7 @@ class Model:
             without, with_text = self.unet(stacked, times, context, camera).float().chunk(2)
             e = without + guidance * (with_text - without)
             if rescale:
-                spread = with_text.view(N, -1).std(1) / e.view(N, -1).std(1)
+                spread = with_text.reshape(N, -1).std(1) / e.reshape(N, -1).std(1)
                 e = e * (1 + rescale * (spread - 1)).repeat_interleave(F)[:, None, None, None]
             a = self.abar[t]
             previous = self.abar[order[i + 1]] if i + 1 < len(order) else self.abar[0]
