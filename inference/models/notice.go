@@ -20,29 +20,29 @@ import (
 // the first preposition ("a dragon with a sword" is about a dragon), unless
 // there are only describing words ("a photo of a mug").
 func (d *Description) Notice(prompt string) (string, bool) {
-	k := d.Vocabulary
-	if k == nil {
+	v := d.Vocabulary
+	if v == nil {
 		return "", false
 	}
 	words := splitWords(prompt)
-	subject := k.subject(words)
-	if len(words) == 0 || len(k.named(subject)) > 0 {
+	subject := v.subject(words)
+	if len(words) == 0 || len(v.named(subject)) > 0 {
 		return "", false
 	}
-	kinds := fmt.Sprintf("The model %s knows %d kinds of things", d.Name, len(k.Things))
-	if others := k.named(words); len(others) > 0 {
+	kinds := fmt.Sprintf("The model %s knows %d kinds of things", d.Name, len(v.Things))
+	if others := v.named(words); len(others) > 0 {
 		return fmt.Sprintf("%s, and of this prompt only %s.", kinds, enumerate(others)), true
 	}
-	if near := k.nearest(words, 3); len(near) > 0 {
+	if near := v.nearest(words, 3); len(near) > 0 {
 		return fmt.Sprintf("%s and found none of them in this prompt; nearest are: %s.", kinds, enumerate(near)), true
 	}
-	return fmt.Sprintf("%s and found none of them in this prompt; some are: %s.", kinds, enumerate(k.examples(3))), true
+	return fmt.Sprintf("%s and found none of them in this prompt; some are: %s.", kinds, enumerate(v.examples(3))), true
 }
 
 // subject is the part of the words that says what the prompt is about: the
 // first stretch between prepositions with a word that is more than a
 // description; everything when there is none.
-func (k *Vocabulary) subject(words []string) []string {
+func (v *Vocabulary) subject(words []string) []string {
 	start := 0
 	for i := 0; i <= len(words); i++ {
 		if i < len(words) && !slices.Contains(prepositions, words[i]) {
@@ -50,7 +50,7 @@ func (k *Vocabulary) subject(words []string) []string {
 		}
 		part := words[start:i]
 		// A thing may also be a part of another: "cup" of a goblet.
-		if len(k.named(part)) > 0 || slices.ContainsFunc(part, func(w string) bool { return !k.describes(w) }) {
+		if len(v.named(part)) > 0 || slices.ContainsFunc(part, func(w string) bool { return !v.describes(w) }) {
 			return part
 		}
 		start = i + 1
@@ -59,10 +59,10 @@ func (k *Vocabulary) subject(words []string) []string {
 }
 
 // named lists the things that the words name, in their order.
-func (k *Vocabulary) named(words []string) []string {
+func (v *Vocabulary) named(words []string) []string {
 	var out []string
 	for i := 0; i < len(words); {
-		thing, n, ok := k.match(words[i:])
+		thing, n, ok := v.match(words[i:])
 		if !ok {
 			i++
 			continue
@@ -77,7 +77,7 @@ func (k *Vocabulary) named(words []string) []string {
 
 // match finds the longest name of a thing that words begin with, and returns
 // the thing and the number of its words.
-func (k *Vocabulary) match(words []string) (thing string, n int, ok bool) {
+func (v *Vocabulary) match(words []string) (thing string, n int, ok bool) {
 	try := func(name, of string) {
 		parts := splitWords(name)
 		if len(parts) == 0 || len(parts) <= n || len(parts) > len(words) {
@@ -88,9 +88,9 @@ func (k *Vocabulary) match(words []string) (thing string, n int, ok bool) {
 			thing, n, ok = of, len(parts), true
 		}
 	}
-	for _, t := range sortedKeys(k.Things) {
+	for _, t := range sortedKeys(v.Things) {
 		try(t, t)
-		for _, noun := range k.Things[t] {
+		for _, noun := range v.Things[t] {
 			try(noun, t)
 		}
 	}
@@ -99,14 +99,14 @@ func (k *Vocabulary) match(words []string) (thing string, n int, ok bool) {
 
 // nearest lists up to most things that come close to a word of the prompt:
 // those that are related to it, or else those spelled much like it.
-func (k *Vocabulary) nearest(words []string, most int) []string {
+func (v *Vocabulary) nearest(words []string, most int) []string {
 	var out []string
 	add := func(t string) {
-		if _, known := k.Things[t]; known && len(out) < most && !slices.Contains(out, t) {
+		if _, known := v.Things[t]; known && len(out) < most && !slices.Contains(out, t) {
 			out = append(out, t)
 		}
 	}
-	for _, related := range []map[string][]string{k.Related, hints} {
+	for _, related := range []map[string][]string{v.Related, hints} {
 		for i := range words {
 			for _, key := range sortedKeys(related) {
 				parts := splitWords(key)
@@ -130,7 +130,7 @@ func (k *Vocabulary) nearest(words []string, most int) []string {
 	consider := func(name, thing string) {
 		parts := splitWords(name)
 		for _, w := range words {
-			if k.describes(w) {
+			if v.describes(w) {
 				continue
 			}
 			for _, p := range append(parts, strings.Join(parts, "")) {
@@ -140,9 +140,9 @@ func (k *Vocabulary) nearest(words []string, most int) []string {
 			}
 		}
 	}
-	for _, t := range sortedKeys(k.Things) {
+	for _, t := range sortedKeys(v.Things) {
 		consider(t, t)
-		for _, noun := range k.Things[t] {
+		for _, noun := range v.Things[t] {
 			consider(noun, t)
 		}
 	}
@@ -155,31 +155,31 @@ func (k *Vocabulary) nearest(words []string, most int) []string {
 
 // describes says whether the word names no thing: a colour, a material and so
 // on that the model knows, a common adjective, or a function word.
-func (k *Vocabulary) describes(word string) bool {
+func (v *Vocabulary) describes(word string) bool {
 	if len(word) < 3 {
 		return true
 	}
 	same := func(phrase string) bool {
 		return slices.ContainsFunc(splitWords(phrase), func(w string) bool { return sameNoun(word, w) })
 	}
-	for _, m := range []map[string][]string{k.Colours, k.Materials, k.Patterns} {
+	for _, m := range []map[string][]string{v.Colours, v.Materials, v.Patterns} {
 		for key, list := range m {
 			if same(key) || slices.ContainsFunc(list, same) {
 				return true
 			}
 		}
 	}
-	for _, list := range k.Parts {
+	for _, list := range v.Parts {
 		if slices.ContainsFunc(list, same) {
 			return true
 		}
 	}
-	return slices.ContainsFunc(k.Fillers, same) || slices.Contains(descriptions, word)
+	return slices.ContainsFunc(v.Fillers, same) || slices.Contains(descriptions, word)
 }
 
 // examples picks things from the whole list, evenly spaced.
-func (k *Vocabulary) examples(n int) []string {
-	all := sortedKeys(k.Things)
+func (v *Vocabulary) examples(n int) []string {
+	all := sortedKeys(v.Things)
 	n = min(n, len(all))
 	out := make([]string, n)
 	for i := range out {
