@@ -19,7 +19,7 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 		return err
 	}
 	in, out, add := l.view(o.In), l.view(o.Out), l.view(o.Add)
-	if in.h == 0 || out.h == 0 || add.f != 0 {
+	if in.f != 0 || out.f != 0 || add.f != 0 {
 		return fmt.Errorf("a group norm of a full-precision buffer is not there on the card")
 	}
 	p := GroupNormParams{X: in.h, Out: out.h, Add: add.h, Gamma: gamma.ptr, Beta: beta.ptr, HW: int32(o.In.H * o.In.W), C: int32(o.In.C),
@@ -76,7 +76,7 @@ func (l *lowering) layerNorm(o *device.LayerNorm) error {
 		return err
 	}
 	in, out := l.view(o.In), l.view(o.Out)
-	if in.h == 0 || out.h == 0 {
+	if in.f != 0 || out.f != 0 {
 		return fmt.Errorf("a layer norm of a full-precision buffer is not there on the card")
 	}
 	if l.mode != modeLaunch {
@@ -97,7 +97,7 @@ func flashBytes(d int) int { return 128*d*2 + 4*64*d*2 }
 
 func (l *lowering) attention(o *device.Attention) error {
 	q, k, v, out := l.view(o.Q), l.view(o.K), l.view(o.V), l.view(o.Out)
-	if q.h == 0 || k.h == 0 || v.h == 0 || out.h == 0 {
+	if q.f != 0 || k.f != 0 || v.f != 0 || out.f != 0 {
 		return fmt.Errorf("an attention over full-precision buffers is not there on the card")
 	}
 	d := o.Q.C / o.Heads
