@@ -22,17 +22,23 @@ type window struct {
 	strips, inRows int
 }
 
-// newWindow chooses strips of about a thousand pixels, fewer where that leaves
-// workers idle.
-func newWindow(in device.Shape, gridH, gridW, kh, kw, stride, top, left, threads int) *window {
+// stripPixels is what a strip of a direct convolution has at most.
+const stripPixels = 1024
+
+// newWindow chooses strips of about target pixels, fewer where that leaves
+// workers idle, with an even number of rows if even.
+func newWindow(in device.Shape, gridH, gridW, kh, kw, stride, top, left, threads, target int, even bool) *window {
 	v := &window{images: in.N, h: in.H, w: in.W, gridH: gridH, gridW: gridW, k: in.C, stride: stride, top: top, left: left, kh: kh, kw: kw, stripImages: 1}
 	pixels := gridH * gridW
 	if pixels >= 128 {
-		target := 1024
 		for target > 128 && in.N*((pixels+target-1)/target) < 4*threads {
 			target /= 2
 		}
 		v.stripRows, v.perImage = chunks(gridH, (pixels+target-1)/target)
+		if even && v.stripRows%2 != 0 {
+			v.stripRows++
+			v.perImage = (gridH + v.stripRows - 1) / v.stripRows
+		}
 		v.strips = in.N * v.perImage
 	} else {
 		v.stripRows = gridH
@@ -153,11 +159,14 @@ func (c *compiler) convOp(o *device.Conv, norm device.Op) error {
 	if o.Upsample {
 		return errUpsample
 	}
-	p, err := c.conv(o.Weight, o.Bias)
+	src, err := c.source(o.In, norm)
 	if err != nil {
 		return err
 	}
-	src, err := c.source(o.In, norm)
+	if c.winogradFits(o) {
+		return c.winograd(o, src)
+	}
+	p, err := c.conv(o.Weight, o.Bias)
 	if err != nil {
 		return err
 	}
@@ -167,7 +176,7 @@ func (c *compiler) convOp(o *device.Conv, norm device.Op) error {
 
 // convolve adds the job of a plain convolution.
 func (c *compiler) convolve(src source, in, grid device.Shape, kh, kw, stride, top, left int, p *pack, out, res mat) {
-	v := newWindow(in, grid.H, grid.W, kh, kw, stride, top, left, c.threads)
+	v := newWindow(in, grid.H, grid.W, kh, kw, stride, top, left, c.threads, stripPixels, false)
 	c.scratch = max(c.scratch, v.scratch())
 	e := &output{k: c.k, out: out, res: res}
 	pb, pn := c.splitPanels(e.outPanels(), v.strips)
@@ -214,7 +223,7 @@ func (c *compiler) upsampledConv(o *device.Conv, norm device.Op) error {
 // phased adds the job of a convolution in phases from in to an out of twice its size.
 func (c *compiler) phased(src source, in device.Tensor, phases [4]phase, out, res mat) {
 	h, wd := in.H, in.W
-	v := newWindow(in.Shape, h, wd, 3, 3, 1, 1, 1, c.threads)
+	v := newWindow(in.Shape, h, wd, 3, 3, 1, 1, 1, c.threads, stripPixels, false)
 	c.scratch = max(c.scratch, v.scratch())
 	var taps [4][]int
 	var outs [4]*output

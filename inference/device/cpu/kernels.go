@@ -28,7 +28,13 @@ type rowArgs struct {
 	cols     int
 	a, b     *float32
 	eps, inv float32
-	aPitch   int // bytes
+	aPitch   int // bytes; what follows is for the kernels that name it
+	bPitch   int
+	cPitch   int
+	res      *float32 // nil for none
+	resRow   int
+	resPixel int
+	resPitch int
 }
 
 // kernels is one set of code paths.
@@ -39,4 +45,7 @@ type kernels struct {
 	tile   func(*tile)
 
 	sums, layerNorm, softmax, affine, affineSilu, silu, gelu, exp, geglu, addTo func(*rowArgs)
+
+	// winogradIn and winogradOut are nil where convolutions are done directly.
+	winogradIn, winogradOut func(*rowArgs)
 }

@@ -41,6 +41,12 @@ func gegluAVX512(args *rowArgs)
 func addToAVX512(args *rowArgs)
 
 //go:noescape
+func winogradInAVX512(args *rowArgs)
+
+//go:noescape
+func winogradOutAVX512(args *rowArgs)
+
+//go:noescape
 func tileAVX2(args *tile)
 
 //go:noescape
@@ -85,7 +91,8 @@ func available() []*kernels {
 		ks = append(ks, &kernels{name: "avx512", mr: 12, nr: 32, lanes: 16, tile: tileAVX512,
 			sums: sumsAVX512, layerNorm: layerNormAVX512, softmax: softmaxAVX512,
 			affine: affineAVX512, affineSilu: affineSiluAVX512, silu: siluAVX512,
-			gelu: geluAVX512, exp: expAVX512, geglu: gegluAVX512, addTo: addToAVX512})
+			gelu: geluAVX512, exp: expAVX512, geglu: gegluAVX512, addTo: addToAVX512,
+			winogradIn: winogradInAVX512, winogradOut: winogradOutAVX512})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		// Without masks, columns that do not fill registers go the portable way.

@@ -24,10 +24,11 @@ func (p *pack) bytes(n int) int { return 4 * n * p.length }
 type packKind int
 
 const (
-	packPlain packKind        = iota
-	packGated                 // value and gate panels alternate
-	packPhase                 // four of them: one for each output pixel of an upsampled one
-	packGrad  = packPhase + 4 // of the input gradient; four phases with stride 2
+	packPlain    packKind = iota
+	packGated             // value and gate panels alternate
+	packPhase             // four of them: one for each output pixel of an upsampled one
+	packWinograd = packPhase + 8
+	packGrad     = packPhase + 4 // of the input gradient; four phases with stride 2
 )
 
 type packKey struct {

@@ -39,7 +39,7 @@ type pool struct {
 	wg      sync.WaitGroup
 }
 
-const spins = 200 // of pause, some ten microseconds in all
+const spins = 100 // of pause, some ten microseconds in all
 
 func newPool(threads int) *pool {
 	p := &pool{}

@@ -259,7 +259,7 @@ func (s isa) rowKernels(b *bytes.Buffer) {
 		e.end()
 	}
 	if s.wide() {
-		fmt.Fprintf(b, "// pause: spins without hurting the sibling.\nTEXT ·pause(SB), NOSPLIT, $0-0\n\tMOVL $40, AX\nagain:\n\tPAUSE\n\tDECL AX\n\tJNZ again\n\tRET\n")
+		fmt.Fprintf(b, "// pause: spins without hurting the sibling.\nTEXT ·pause(SB), NOSPLIT, $0-0\n\tMOVL $10, AX\nagain:\n\tPAUSE\n\tDECL AX\n\tJNZ again\n\tRET\n")
 		b.WriteString("\n")
 	}
 }

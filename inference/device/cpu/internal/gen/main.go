@@ -22,6 +22,10 @@ func main() {
 		s.layerNorm(&b)
 		s.softmax(&b)
 		s.rowKernels(&b)
+		if s.wide() { // sixteen registers are too few
+			s.winogradIn(&b)
+			s.winogradOut(&b)
+		}
 	}
 	if err := os.WriteFile(*out, b.Bytes(), 0o644); err != nil {
 		log.Fatal(err)
