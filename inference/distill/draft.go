@@ -280,7 +280,7 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 	}
 	hints := d.hints()
 	for i, im := range images {
-		if err := d.add(matchColour(im, d.renders[i]), d.cameras[i], d.set.RoundWeight, index+1, hints[i]); err != nil {
+		if err := d.add(matchColour(im, d.renders[i], hints[i]), d.cameras[i], d.set.RoundWeight, index+1, hints[i]); err != nil {
 			return false, err
 		}
 	}
@@ -313,9 +313,9 @@ func (d *Draft) add(im field.Image, cam field.Camera, weight float32, round int,
 
 // matchColour shifts a redrawn picture so that its object has the mean colour of the
 // picture it came from: the network drifts a little with every round.
-func matchColour(im, from field.Image) field.Image {
+func matchColour(im, from field.Image, hint []bool) field.Image {
 	const fringe = 0.045
-	mask := field.Mask(im)
+	mask := field.MaskNear(im, hint)
 	var sum [3]float64
 	count := 0
 	for i, m := range mask {

@@ -12,16 +12,17 @@ import (
 func Mask(im Image) []bool { return MaskNear(im, nil) }
 
 // MaskNear is Mask for a picture whose object is expected where hint is set: well
-// inside of that, a smaller difference from the background counts, so that a grey
-// object keeps its shaded parts.
+// inside of that, thin bands of background are filled.
 func MaskNear(im Image, hint []bool) []bool {
 	const (
-		margin = 3     // pixels inside the hint
-		faint  = 0.006 // difference that counts there
-		object = 0.02  // above: certainly not background
+		margin = 3 // pixels inside the hint
+
+		object = 0.006 // above: not background, which the decoder draws within 0.002
 		glass  = 0.015 // an enclosed hole with a larger median is see-through, not open
-		fringe = 0.045 // pixels at the edge below this are peeled
-		speck  = 8     // pixels; smaller pieces and holes are noise
+		fringe = 0.045 // pixels at the edge below this are peeled,
+		strong = 0.09  // if a pixel above this is near: else the object itself is grey
+		peels  = 2
+		speck  = 8 // pixels; smaller pieces and holes are noise
 	)
 	n := im.Size
 	diff := make([]float32, n*n)
@@ -39,7 +40,6 @@ func MaskNear(im Image, hint []bool) []bool {
 		}
 		gap := Dilate(outside, n, margin)
 		for i, o := range gap {
-			m[i] = m[i] || !o && diff[i] > faint
 			gap[i] = !o && !m[i]
 		}
 		for _, g := range components(gap, n, true) {
@@ -60,10 +60,12 @@ func MaskNear(im Image, hint []bool) []bool {
 			}
 		}
 	}
-	rim := dilateSquare(m, n)
-	for i := range m {
-		if rim[i] && diff[i] < fringe {
-			m[i] = false
+	for range peels {
+		rim := dilateSquare(m, n)
+		for i := range m {
+			if m[i] && rim[i] && diff[i] < fringe && near(diff, n, i, strong) {
+				m[i] = false
+			}
 		}
 	}
 	parts := components(m, n, true)
@@ -75,6 +77,18 @@ func MaskNear(im Image, hint []bool) []bool {
 		}
 	}
 	return m
+}
+
+// near reports whether a pixel within two of pixel i exceeds limit.
+func near(v []float32, n, i int, limit float32) bool {
+	for y := max(0, i/n-2); y <= min(n-1, i/n+2); y++ {
+		for x := max(0, i%n-2); x <= min(n-1, i%n+2); x++ {
+			if v[y*n+x] > limit {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type component struct {

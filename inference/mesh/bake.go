@@ -19,7 +19,7 @@ const (
 	leastCosine = 0.15 // flatter views of a texel are ignored
 	depthSlack  = 0.02 // world units behind the nearest surface still count as seen
 	roundShare  = 0.25 // of the redrawn views
-	fieldShare  = 0.02 // of the field's own colour, which decides where no view looks
+	fieldShare  = 5e-4 // of the field's own colour, which decides where no view looks
 	depthSize   = 256  // pixels of the depth maps
 )
 
