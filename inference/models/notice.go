@@ -20,29 +20,97 @@ import (
 // the first preposition ("a dragon with a sword" is about a dragon), unless
 // there are only describing words ("a photo of a mug").
 func (d *Description) Notice(prompt string) (string, bool) {
-	v := d.Vocabulary
-	if v == nil {
+	if d.Vocabulary == nil {
 		return "", false
 	}
+	l := newLexicon(d.Vocabulary)
 	words := splitWords(prompt)
-	subject := v.subject(words)
-	if len(words) == 0 || len(v.named(subject)) > 0 {
+	subject := l.subject(words)
+	if len(words) == 0 || len(l.named(subject)) > 0 {
 		return "", false
 	}
-	kinds := fmt.Sprintf("The model %s knows %d kinds of things", d.Name, len(v.Things))
-	if others := v.named(words); len(others) > 0 {
+	kinds := fmt.Sprintf("The model %s knows %d kinds of things", d.Name, len(l.things))
+	if others := l.named(words); len(others) > 0 {
 		return fmt.Sprintf("%s, and of this prompt only %s.", kinds, enumerate(others)), true
 	}
-	if near := v.nearest(words, 3); len(near) > 0 {
+	if near := l.nearest(words, 3); len(near) > 0 {
 		return fmt.Sprintf("%s and found none of them in this prompt; nearest are: %s.", kinds, enumerate(near)), true
 	}
-	return fmt.Sprintf("%s and found none of them in this prompt; some are: %s.", kinds, enumerate(v.examples(3))), true
+	return fmt.Sprintf("%s and found none of them in this prompt; some are: %s.", kinds, enumerate(l.examples(3))), true
 }
+
+// lexicon is a vocabulary made ready for one prompt. Its phrases are words in
+// lower case with single spaces, the last one in singular and plural.
+type lexicon struct {
+	things  []string            // kinds, sorted
+	names   map[string]string   // phrase → kind
+	related map[string][]string // phrase → kinds that come nearest
+	longest int                 // words of the longest phrase
+	plain   map[string]bool     // words that describe
+}
+
+func newLexicon(v *Vocabulary) *lexicon {
+	l := &lexicon{things: sortedKeys(v.Things), names: map[string]string{}, related: map[string][]string{}, plain: map[string]bool{}}
+	for _, t := range l.things {
+		for _, noun := range append([]string{t}, v.Things[t]...) {
+			for _, p := range l.forms(noun) {
+				if _, taken := l.names[p]; !taken {
+					l.names[p] = t
+				}
+			}
+		}
+	}
+	for _, source := range []map[string][]string{v.Related, hints} {
+		for _, word := range sortedKeys(source) {
+			for _, p := range l.forms(word) {
+				l.related[p] = append(l.related[p], source[word]...)
+			}
+		}
+	}
+	describe := func(phrases ...string) {
+		for _, p := range phrases {
+			for _, w := range splitWords(p) {
+				for _, form := range l.forms(w) {
+					l.plain[form] = true
+				}
+			}
+		}
+	}
+	for _, m := range []map[string][]string{v.Colours, v.Materials, v.Patterns} {
+		for key, list := range m {
+			describe(key)
+			describe(list...)
+		}
+	}
+	for _, list := range v.Parts {
+		describe(list...)
+	}
+	describe(v.Fillers...)
+	for _, w := range descriptions {
+		l.plain[w] = true
+	}
+	return l
+}
+
+// forms are a noun of one or more words and its plurals.
+func (l *lexicon) forms(noun string) []string {
+	words := splitWords(noun)
+	if len(words) == 0 {
+		return nil
+	}
+	l.longest = max(l.longest, len(words))
+	singular := strings.Join(words, " ")
+	return append(plurals(singular), singular)
+}
+
+// describes says whether the word names no thing: a colour, a material and so
+// on that the model knows, a common adjective, or a function word.
+func (l *lexicon) describes(word string) bool { return len(word) < 3 || l.plain[word] }
 
 // subject is the part of the words that says what the prompt is about: the
 // first stretch between prepositions with a word that is more than a
 // description; everything when there is none.
-func (v *Vocabulary) subject(words []string) []string {
+func (l *lexicon) subject(words []string) []string {
 	start := 0
 	for i := 0; i <= len(words); i++ {
 		if i < len(words) && !slices.Contains(prepositions, words[i]) {
@@ -50,7 +118,7 @@ func (v *Vocabulary) subject(words []string) []string {
 		}
 		part := words[start:i]
 		// A thing may also be a part of another: "cup" of a goblet.
-		if len(v.named(part)) > 0 || slices.ContainsFunc(part, func(w string) bool { return !v.describes(w) }) {
+		if len(l.named(part)) > 0 || slices.ContainsFunc(part, func(w string) bool { return !l.describes(w) }) {
 			return part
 		}
 		start = i + 1
@@ -58,64 +126,39 @@ func (v *Vocabulary) subject(words []string) []string {
 	return words
 }
 
-// named lists the things that the words name, in their order.
-func (v *Vocabulary) named(words []string) []string {
+// named lists the things that the words name, in their order; of overlapping
+// names the longest counts.
+func (l *lexicon) named(words []string) []string {
 	var out []string
 	for i := 0; i < len(words); {
-		thing, n, ok := v.match(words[i:])
-		if !ok {
-			i++
-			continue
+		step := 1
+		for n := min(l.longest, len(words)-i); n > 0; n-- {
+			if thing, ok := l.names[strings.Join(words[i:i+n], " ")]; ok {
+				if !slices.Contains(out, thing) {
+					out = append(out, thing)
+				}
+				step = n
+				break
+			}
 		}
-		if !slices.Contains(out, thing) {
-			out = append(out, thing)
-		}
-		i += n
+		i += step
 	}
 	return out
 }
 
-// match finds the longest name of a thing that words begin with, and returns
-// the thing and the number of its words.
-func (v *Vocabulary) match(words []string) (thing string, n int, ok bool) {
-	try := func(name, of string) {
-		parts := splitWords(name)
-		if len(parts) == 0 || len(parts) <= n || len(parts) > len(words) {
-			return
-		}
-		last := len(parts) - 1
-		if slices.Equal(parts[:last], words[:last]) && sameNoun(words[last], parts[last]) {
-			thing, n, ok = of, len(parts), true
-		}
-	}
-	for _, t := range sortedKeys(v.Things) {
-		try(t, t)
-		for _, noun := range v.Things[t] {
-			try(noun, t)
-		}
-	}
-	return thing, n, ok
-}
-
 // nearest lists up to most things that come close to a word of the prompt:
 // those that are related to it, or else those spelled much like it.
-func (v *Vocabulary) nearest(words []string, most int) []string {
+func (l *lexicon) nearest(words []string, most int) []string {
 	var out []string
 	add := func(t string) {
-		if _, known := v.Things[t]; known && len(out) < most && !slices.Contains(out, t) {
+		if _, known := slices.BinarySearch(l.things, t); known && len(out) < most && !slices.Contains(out, t) {
 			out = append(out, t)
 		}
 	}
-	for _, related := range []map[string][]string{v.Related, hints} {
-		for i := range words {
-			for _, key := range sortedKeys(related) {
-				parts := splitWords(key)
-				last := len(parts) - 1
-				if last >= 0 && len(parts) <= len(words)-i && slices.Equal(parts[:last], words[i:i+last]) && sameNoun(words[i+last], parts[last]) {
-					for _, t := range related[key] {
-						add(t)
-					}
-				}
+	for i := range words {
+		for n := min(l.longest, len(words)-i); n > 0; n-- {
+			for _, t := range l.related[strings.Join(words[i:i+n], " ")] {
+				add(t)
 			}
 		}
 	}
@@ -127,23 +170,22 @@ func (v *Vocabulary) nearest(words []string, most int) []string {
 		distance int
 	}
 	var close []candidate
-	consider := func(name, thing string) {
-		parts := splitWords(name)
+	for _, phrase := range sortedKeys(l.names) {
+		parts := strings.Fields(phrase)
+		if len(parts) > 1 {
+			parts = append(parts, strings.Join(parts, ""))
+		}
 		for _, w := range words {
-			if v.describes(w) {
-				continue
-			}
-			for _, p := range append(parts, strings.Join(parts, "")) {
-				if dist := editDistance(w, p); dist <= utf8.RuneCountInString(w)/3 {
-					close = append(close, candidate{thing, dist})
+			for _, p := range parts {
+				// The difference in length is a lower bound, and cheap.
+				limit := utf8.RuneCountInString(w) / 3
+				if l.describes(w) || len(w) > len(p)+4*limit || len(p) > len(w)+4*limit {
+					continue
+				}
+				if d := editDistance(w, p); d <= limit {
+					close = append(close, candidate{l.names[phrase], d})
 				}
 			}
-		}
-	}
-	for _, t := range sortedKeys(v.Things) {
-		consider(t, t)
-		for _, noun := range v.Things[t] {
-			consider(noun, t)
 		}
 	}
 	sort.SliceStable(close, func(i, j int) bool { return close[i].distance < close[j].distance })
@@ -153,37 +195,12 @@ func (v *Vocabulary) nearest(words []string, most int) []string {
 	return out
 }
 
-// describes says whether the word names no thing: a colour, a material and so
-// on that the model knows, a common adjective, or a function word.
-func (v *Vocabulary) describes(word string) bool {
-	if len(word) < 3 {
-		return true
-	}
-	same := func(phrase string) bool {
-		return slices.ContainsFunc(splitWords(phrase), func(w string) bool { return sameNoun(word, w) })
-	}
-	for _, m := range []map[string][]string{v.Colours, v.Materials, v.Patterns} {
-		for key, list := range m {
-			if same(key) || slices.ContainsFunc(list, same) {
-				return true
-			}
-		}
-	}
-	for _, list := range v.Parts {
-		if slices.ContainsFunc(list, same) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(v.Fillers, same) || slices.Contains(descriptions, word)
-}
-
 // examples picks things from the whole list, evenly spaced.
-func (v *Vocabulary) examples(n int) []string {
-	all := sortedKeys(v.Things)
-	n = min(n, len(all))
+func (l *lexicon) examples(n int) []string {
+	n = min(n, len(l.things))
 	out := make([]string, n)
 	for i := range out {
-		out[i] = all[i*len(all)/n]
+		out[i] = l.things[i*len(l.things)/n]
 	}
 	return out
 }
@@ -202,19 +219,6 @@ func enumerate(things []string) string {
 // splitWords lower-cases and splits at everything but letters and digits.
 func splitWords(s string) []string {
 	return strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) })
-}
-
-// sameNoun says whether word is noun or its plural.
-func sameNoun(word, noun string) bool {
-	if word == noun {
-		return true
-	}
-	for _, p := range plurals(noun) {
-		if word == p {
-			return true
-		}
-	}
-	return false
 }
 
 // plurals are the possible English plurals of a noun; a wrong one does no
