@@ -35,6 +35,14 @@ WEB_SOURCES := $(wildcard bots/web/ui/src/* bots/web/ui/package.json bots/web/ui
 bots/web/assets/dist/app.js: $(WEB_SOURCES)
 	cd bots/web/ui && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 
+.PHONY: services
+services: tools ## Start Redis and an S3 server on loopback ports for development
+	bash scripts/services.sh
+
+.PHONY: topology
+topology: build tools ## Start queue, storage, bot and worker as processes; take one job to a downloaded GLB
+	bash scripts/topology.sh
+
 ##@ Checks
 
 .PHONY: test

@@ -48,6 +48,9 @@ func (c *upCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	if err := checkStore(a, store); err != nil {
+		return err
+	}
 	keys, err := linkKeys(a)
 	if err != nil {
 		return err
@@ -76,6 +79,7 @@ func (c *upCmd) Run(a *app) error {
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error {
 		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
