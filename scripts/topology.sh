@@ -42,12 +42,12 @@ trap 'exit 130' INT TERM
 until_ok() { # what pid command…
   local what=$1 pid=$2
   shift 2
-  for _ in $(seq 1200); do
+  for _ in $(seq 6000); do
     if "$@" 2>/dev/null; then return; fi
     kill -0 "$pid" 2>/dev/null || { echo "topology: the process ended before: $what" >&2; exit 1; }
     sleep 0.1
   done
-  echo "topology: waited two minutes for: $what" >&2
+  echo "topology: waited ten minutes for: $what" >&2
   exit 1
 }
 
@@ -86,9 +86,9 @@ ask -H 'Content-Type: application/json' -d "{\"line\": \"$line\"}" "$url/api/com
 job=$(grep -oE '[0-9A-HJKMNP-TV-Z]{26}' "$dir/reply.json" | head -n 1)
 [ -n "$job" ] || { echo "topology: no job in the reply: $(cat "$dir/reply.json")" >&2; exit 1; }
 say "job $job"
-finished() { ask "$url/api/jobs/$job" >"$dir/job.json" && grep -qE '"status": *"(done|failed|cancelled)"' "$dir/job.json"; }
+finished() { ask "$url/api/jobs/$job" >"$dir/job.json" && grep -qE '"state": *"(done|failed|cancelled)"' "$dir/job.json"; }
 until_ok "the job" $worker finished
-grep -qE '"status": *"done"' "$dir/job.json" || { echo "topology: the job ended badly: $(cat "$dir/job.json")" >&2; exit 1; }
+grep -qE '"state": *"done"' "$dir/job.json" || { echo "topology: the job ended badly: $(cat "$dir/job.json")" >&2; exit 1; }
 
 link=$(grep -oE '/r/[^"]*/model\.glb[^"]*' "$dir/job.json" | head -n 1 | sed 's/\\u0026/\&/g')
 [ -n "$link" ] || { echo "topology: no link to model.glb: $(cat "$dir/job.json")" >&2; exit 1; }

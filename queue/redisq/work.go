@@ -185,12 +185,12 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 		if l != nil || err != nil {
 			return l, err
 		}
-		left := min(time.Until(end), blockFor)
-		if left <= 0 {
+		if !time.Now().Before(end) {
 			return nil, &queue.Error{Code: queue.CodeEmpty, Doing: "lease"}
 		}
-		// A lost marker costs one round of blockFor: the loop asks again anyway.
-		err = q.c.BZPopMin(ctx, max(left, 10*time.Millisecond), wakes...).Err()
+		// A lost marker costs one round of blockFor: the loop asks again anyway. The
+		// server's timeout has whole seconds, so the wait may end that much late.
+		err = q.c.BZPopMin(ctx, blockFor, wakes...).Err()
 		if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
 			return nil, wrap("wait for work", err)
 		}
