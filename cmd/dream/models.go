@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"text/tabwriter"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -289,12 +290,17 @@ type fileProgress struct {
 	mu     sync.Mutex
 	w      io.Writer
 	bars   *mpb.Progress
-	byFile map[string]*mpb.Bar
+	byFile map[string]*fileBar
 	tenth  map[string]int64
 }
 
+type fileBar struct {
+	*mpb.Bar
+	last time.Time // of the last change, for the speed
+}
+
 func newFileProgress(w io.Writer, quiet bool) *fileProgress {
-	p := &fileProgress{w: w, byFile: map[string]*mpb.Bar{}, tenth: map[string]int64{}}
+	p := &fileProgress{w: w, byFile: map[string]*fileBar{}, tenth: map[string]int64{}}
 	if quiet {
 		p.w = io.Discard
 	} else if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -314,15 +320,17 @@ func (p *fileProgress) show(f models.Progress) {
 	}
 	bar := p.byFile[name]
 	if bar == nil {
-		bar = p.bars.AddBar(max(f.Total, 0),
+		bar = &fileBar{Bar: p.bars.AddBar(max(f.Total, 0),
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR), decor.Counters(decor.SizeB1000(0), "% .2f / % .2f", decor.WCSyncSpace)),
-			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1000(0), "% .1f", decor.WCSyncSpace), decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace)))
-		// What an earlier run has fetched does not count for the speed.
-		bar.SetRefill(f.Done)
+			mpb.AppendDecorators(decor.EwmaSpeed(decor.SizeB1000(0), "% .1f", 60, decor.WCSyncSpace), decor.EwmaETA(decor.ET_STYLE_GO, 60, decor.WCSyncSpace)))}
 		p.byFile[name] = bar
+		// What an earlier run has fetched does not count for the speed.
+		bar.SetCurrent(f.Done)
+	} else {
+		bar.EwmaSetCurrent(f.Done, time.Since(bar.last))
 	}
+	bar.last = time.Now()
 	bar.SetTotal(f.Total, f.Done == f.Total)
-	bar.SetCurrent(f.Done)
 }
 
 // line prints tenths, each once.

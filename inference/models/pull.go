@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -223,6 +224,7 @@ func probe(ctx context.Context, files []*wanted, o PullOptions) error {
 			f.bytes = info.Size()
 			continue
 		}
+		o.Note(fmt.Sprintf("Fetching %s from %s.", f.name, host(f.remote)))
 		var err error
 		if f.found, err = download.Probe(ctx, f.remote, f.options(o)); err != nil {
 			return err
@@ -240,6 +242,15 @@ func probe(ctx context.Context, files []*wanted, o PullOptions) error {
 		f.bytes = max(f.bytes, f.found.Bytes)
 	}
 	return nil
+}
+
+// host is where an address leads, for people.
+func host(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	return u.Host
 }
 
 func (f *wanted) options(o PullOptions) download.Options {

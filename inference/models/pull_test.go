@@ -203,7 +203,7 @@ func TestTrustLasts(t *testing.T) {
 	var notes []string
 	o.Note = func(text string) { notes = append(notes, text) }
 	b := mustPull(t, s, o)
-	if len(notes) != 1 || !strings.Contains(notes[0], b.Files.Weights.SHA256) {
+	if len(notes) != 3 || !strings.Contains(notes[0], "Fetching toy.pt from 127.0.0.1:") || !strings.Contains(notes[2], b.Files.Weights.SHA256) {
 		t.Errorf("notes %q", notes)
 	}
 	if _, err := s.Remove("toy"); err != nil {

@@ -86,6 +86,7 @@ var hexDigest = regexp.MustCompile(`^"?([0-9a-f]{64})"?$`)
 // whether ranges work, through all redirects.
 func Probe(ctx context.Context, address string, o Options) (Remote, error) {
 	o = o.filled()
+	o.Attempts = min(o.Attempts, 3) // nothing is lost yet, and somebody waits
 	r := Remote{URL: address, Bytes: -1}
 	client := *o.Client
 	// The hub declares the digest of a large file on the redirect to where its
