@@ -41,32 +41,72 @@ type Encoder struct {
 	Person func(string) string
 }
 
-// Encode replaces the marks.
-func (e Encoder) Encode(s string) string {
-	var out strings.Builder
-	plain := e.Plain
-	if plain == nil {
-		plain = func(s string) string { return s }
+// Part is a piece of a text: our own words, or what a mark holds.
+type Part struct {
+	Kind PartKind
+	Text string    // words, what a person wrote, or a person's id
+	Time time.Time // of a When
+}
+
+// PartKind tells what a Part is.
+type PartKind int
+
+// The kinds of parts.
+const (
+	PartPlain PartKind = iota
+	PartUser
+	PartWhen
+	PartPerson
+)
+
+// Parts takes a text apart at its marks. Parts are never empty.
+func Parts(s string) []Part {
+	var out []Part
+	add := func(k PartKind, text string) {
+		if text != "" {
+			out = append(out, Part{Kind: k, Text: text})
+		}
 	}
 	for s != "" {
 		i := strings.IndexAny(s, string([]rune{userOpen, timeOpen, personOpen}))
 		if i < 0 {
-			out.WriteString(plain(s))
+			add(PartPlain, s)
 			break
 		}
-		out.WriteString(plain(s[:i]))
+		add(PartPlain, s[:i])
 		open := []rune(s[i:])[0]
 		body, rest, _ := strings.Cut(s[i+len(string(open)):], string(open+1))
 		switch open {
 		case userOpen:
-			out.WriteString(e.User(body))
+			add(PartUser, body)
 		case timeOpen:
 			unix, _ := strconv.ParseInt(body, 10, 64)
-			out.WriteString(e.When(time.Unix(unix, 0)))
+			out = append(out, Part{Kind: PartWhen, Time: time.Unix(unix, 0)})
 		case personOpen:
-			out.WriteString(e.Person(body))
+			add(PartPerson, body)
 		}
 		s = rest
+	}
+	return out
+}
+
+// Encode replaces the marks.
+func (e Encoder) Encode(s string) string {
+	var out strings.Builder
+	for _, p := range Parts(s) {
+		switch p.Kind {
+		case PartPlain:
+			if e.Plain != nil {
+				p.Text = e.Plain(p.Text)
+			}
+			out.WriteString(p.Text)
+		case PartUser:
+			out.WriteString(e.User(p.Text))
+		case PartWhen:
+			out.WriteString(e.When(p.Time))
+		case PartPerson:
+			out.WriteString(e.Person(p.Text))
+		}
 	}
 	return out.String()
 }

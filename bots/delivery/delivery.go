@@ -130,9 +130,12 @@ func (d *Delivery) Outbound() *Outbound { return d.out }
 // Run delivers until ctx ends. Of several processes one at a time works; the
 // others wait for its lock.
 func (d *Delivery) Run(ctx context.Context) error {
+	// Adapters post through the outbound queue too, with or without the lock.
+	var out sync.WaitGroup
+	out.Go(func() { d.out.Run(ctx) })
+	defer out.Wait()
 	return Exclusive(ctx, d.q, "delivery/"+d.platform, d.config.LockLife, d.log, func(ctx context.Context) {
 		var parts sync.WaitGroup
-		parts.Go(func() { d.out.Run(ctx) })
 		parts.Go(func() { d.workDues(ctx) })
 		parts.Go(func() { d.readEvents(ctx) })
 		if d.config.OpsChannel != "" {

@@ -248,10 +248,16 @@ func (a *attempt) climb(ctx context.Context, job *queue.Job) (place string, p bo
 	d := a.d
 	for {
 		o := job.Origin
-		if a.due.Rung < rungDirect && (job.Private || o.Extra["dm"] != "" || o.Channel == "") {
-			a.due.Rung = rungDirect
+		if a.due.Rung == rungOrigin && o.Thread == "" && job.ID != "" { // the job's own thread, where there are threads
+			status, found, err := d.statusMessage(ctx, job.ID)
+			if err != nil {
+				return "", p, err
+			}
+			if found {
+				o.Thread = status.Thread
+			}
 		}
-		if a.due.Rung == rungChannel && o.Thread == "" {
+		if a.due.Rung < rungDirect && (job.Private || o.Extra["dm"] != "" || o.Channel == "") {
 			a.due.Rung = rungDirect
 		}
 		var spot bots.Spot
@@ -288,7 +294,7 @@ func (a *attempt) climb(ctx context.Context, job *queue.Job) (place string, p bo
 func (a *attempt) giveWay(err error) bool {
 	switch trouble(err) {
 	case bots.TroubleThread:
-		a.due.Rung++
+		a.due.Rung++ // from the thread to its channel
 	case bots.TroublePlace:
 		a.due.Rung = max(rungDirect, a.due.Rung+1)
 	case bots.TroublePerson:
