@@ -307,6 +307,9 @@ func readCall(r *http.Request, c *call) (Request, error) {
 	form := r.URL.Query()
 	switch media {
 	case "application/json":
+		if len(body) == 0 || string(body) == "null" {
+			break
+		}
 		rec.JSON = body
 		if err := json.Unmarshal(body, &c.args); err != nil {
 			return rec, err
