@@ -108,19 +108,7 @@ func (c *meshCmd) Run(a *app) error {
 			return err
 		}
 	}
-	if err := out.finish(man); err != nil {
-		return err
-	}
-	for _, n := range man.Notices {
-		fmt.Fprintln(a.stderr, n)
-	}
-	if c.JSON {
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(man)
-	}
-	_, err = fmt.Fprintln(a.stdout, out.dir)
-	return err
+	return out.publish(a, man, c.JSON)
 }
 
 // settings are the defaults, changed by a file and by flags.

@@ -97,19 +97,7 @@ func (c *viewsCmd) Run(a *app) error {
 			return err
 		}
 	}
-	if err := out.finish(man); err != nil {
-		return err
-	}
-	for _, n := range man.Notices {
-		fmt.Fprintln(a.stderr, n)
-	}
-	if c.JSON {
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(man)
-	}
-	_, err = fmt.Fprintln(a.stdout, out.dir)
-	return err
+	return out.publish(a, man, c.JSON)
 }
 
 // manifest describes views as the service would.
@@ -175,6 +163,24 @@ func (o *output) png(name string, im image.Image) error {
 		return fmt.Errorf("write %q: %w", name, err)
 	}
 	return f.Close()
+}
+
+// publish finishes the folder and says so: notices on standard error, the
+// manifest or the folder's name on standard output.
+func (o *output) publish(a *app, man *storage.Manifest, asJSON bool) error {
+	if err := o.finish(man); err != nil {
+		return err
+	}
+	for _, n := range man.Notices {
+		fmt.Fprintln(a.stderr, n)
+	}
+	if asJSON {
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(man)
+	}
+	_, err := fmt.Fprintln(a.stdout, o.dir)
+	return err
 }
 
 // finish writes the manifest and moves everything to its place.

@@ -1,7 +1,6 @@
 package cpu
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -14,6 +13,7 @@ type job struct {
 	run   func(w *worker, task int)
 	next  atomic.Int64
 	done  atomic.Int64
+	waits atomic.Bool // the caller sleeps until the last task is done
 }
 
 // worker is one thread's own memory.
@@ -36,13 +36,14 @@ type pool struct {
 	current atomic.Pointer[job]
 	round   atomic.Uint64
 	stopped atomic.Bool
+	last    chan struct{} // wakes the caller
 	wg      sync.WaitGroup
 }
 
 const spins = 100 // of pause, some ten microseconds in all
 
 func newPool(threads int) *pool {
-	p := &pool{}
+	p := &pool{last: make(chan struct{}, 1)}
 	for i := range threads {
 		w := &worker{wake: make(chan struct{}, 1)}
 		p.workers = append(p.workers, w)
@@ -84,19 +85,21 @@ func (p *pool) serve(w *worker) {
 			return
 		}
 		if j := p.current.Load(); j != nil {
-			j.work(w)
+			j.work(p, w)
 		}
 	}
 }
 
-func (j *job) work(w *worker) {
+func (j *job) work(p *pool, w *worker) {
 	for {
 		i := int(j.next.Add(1)) - 1
 		if i >= j.tasks {
 			return
 		}
 		j.run(w, i)
-		j.done.Add(1)
+		if j.done.Add(1) == int64(j.tasks) && j.waits.CompareAndSwap(true, false) {
+			p.last <- struct{}{}
+		}
 	}
 }
 
@@ -121,12 +124,18 @@ func (p *pool) run(j *job) {
 			}
 		}
 	}
-	j.work(p.workers[0])
+	j.work(p, p.workers[0])
 	for i := 0; j.done.Load() < int64(j.tasks); i++ {
 		if i < spins {
 			pause()
-		} else {
-			runtime.Gosched()
+			continue
 		}
+		// Another worker is still at it, perhaps without a processor: sleep. Whoever
+		// takes the flag back knows whether a wake-up is under way.
+		j.waits.Store(true)
+		if j.done.Load() < int64(j.tasks) || !j.waits.CompareAndSwap(true, false) {
+			<-p.last
+		}
+		return
 	}
 }
