@@ -174,7 +174,7 @@ func (s *MeshStage) Step(ctx context.Context) (done bool, err error) {
 	case s.at == stepAtlas:
 		s.atlas = s.mesh.Unwrap(s.set.Surface.Texture)
 	case s.at == stepPaint:
-		s.out = s.mesh.Bake(s.atlas, s.result.Grid, s.result.Views)
+		s.out = s.mesh.Bake(s.atlas, s.result.Views)
 	case s.at < stepDraw+s.drawSteps():
 		s.draw()
 	default:

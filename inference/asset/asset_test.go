@@ -50,7 +50,7 @@ func sample(t testing.TB) (*mesh.Textured, []field.View) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.Bake(m.Unwrap(256), g, views), views
+	return m.Bake(m.Unwrap(256), views), views
 }
 
 // soup is what a reader of a file finds, in the file's axes.

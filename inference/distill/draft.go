@@ -97,7 +97,7 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 		if v.Image.Size < 16 || len(v.Image.Pix) != v.Image.Size*v.Image.Size*3 {
 			return nil, fmt.Errorf("making a field: a view of size %d with %d values", v.Image.Size, len(v.Image.Pix))
 		}
-		if err := d.add(v.Image, v.Camera, 1, 0, nil); err != nil {
+		if err := d.add(v.Image, v.Camera, 1, true, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -280,7 +280,7 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 	}
 	hints := d.hints()
 	for i, im := range images {
-		if err := d.add(matchColour(im, d.renders[i], hints[i]), d.cameras[i], d.set.RoundWeight, index+1, hints[i]); err != nil {
+		if err := d.add(matchColour(im, d.renders[i], hints[i]), d.cameras[i], d.set.RoundWeight, false, hints[i]); err != nil {
 			return false, err
 		}
 	}
@@ -299,15 +299,14 @@ func (d *Draft) hints() [][]bool {
 	return out
 }
 
-// add takes a picture as a view: of a round, or a source view if round is 0. hint is
-// where the object is expected, if known.
-func (d *Draft) add(im field.Image, cam field.Camera, weight float32, round int, hint []bool) error {
+// add takes a picture as a view. hint is where the object is expected, if known.
+func (d *Draft) add(im field.Image, cam field.Camera, weight float32, source bool, hint []bool) error {
 	im = unpack(pack(im), im.Size)
 	m := field.MaskNear(im, hint)
-	if round == 0 && !slices.Contains(m, true) {
+	if source && !slices.Contains(m, true) {
 		return errors.New("making a field: a view shows nothing but background")
 	}
-	d.views = append(d.views, field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: round == 0, Round: round})
+	d.views = append(d.views, field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: source})
 	return nil
 }
 

@@ -116,7 +116,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 		}
 		im := unpack(b, s.Size)
 		d.views = append(d.views, field.View{Camera: s.Cameras[i], Image: im, Mask: unpackMask(s.Masks[i], s.Size),
-			Weight: s.Weights[i], Source: i < s.Sources, Round: i / s.Sources})
+			Weight: s.Weights[i], Source: i < s.Sources})
 	}
 	if s.Grid > 0 {
 		g, err := field.NewGrid(s.Grid)

@@ -111,7 +111,6 @@ type View struct {
 	Mask   []bool  // (Size, Size): where the object is
 	Weight float32 // of its rays in the loss
 	Source bool    // one of the views that the network drew from noise alone
-	Round  int     // of redrawing, otherwise
 }
 
 // Grid is the field: N samples a side.

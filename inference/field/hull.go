@@ -1,9 +1,6 @@
 package field
 
-import (
-	"math"
-	"math/bits"
-)
+import "math"
 
 // Hull is what the masks say about space.
 type Hull struct {
@@ -13,21 +10,33 @@ type Hull struct {
 }
 
 // NewHull intersects the views' silhouette cones on a grid of n samples a side. A
-// source view's background empties a point; of the redrawn views, those of two rounds
-// must agree, as all views of a round may err alike. The active region is that of
-// masks dilated by two pixels, grown by one voxel.
+// source view's background empties a point; of the redrawn views two must agree, where
+// those from below count as one: they err alike (a brim comes out narrower). The active
+// region is that of masks dilated by two pixels, grown by one voxel.
 func NewHull(views []View, n int) *Hull {
 	type cone struct {
 		pr           Projection
 		size         int
 		mask, dilate []bool
-		votes        uint32 // bits
+		votes        uint32 // two empty a point; the highest bit counts as one, however often
 	}
+	const below = 1 << 31
 	cones := make([]cone, len(views))
 	for i, v := range views {
-		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1 << (v.Round & 31)}
-		if v.Source {
-			cones[i].votes = math.MaxUint32
+		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1}
+		switch {
+		case v.Source:
+			cones[i].votes = 2
+		case v.Camera.Elevation < -5:
+			cones[i].votes = below
+		}
+	}
+	enough := func(v uint32) bool { return v&^below+v>>31 >= 2 }
+	cast := func(v *uint32, vote uint32) {
+		if vote == below {
+			*v |= below
+		} else {
+			*v += vote
 		}
 	}
 	h := &Hull{N: n}
@@ -42,23 +51,23 @@ func NewHull(views []View, n int) *Hull {
 				if x*x+y*y+z*z >= 0.98*0.98 {
 					continue
 				}
-				var out, far uint32 // rounds against the point, and against its neighbourhood
+				var out, far uint32 // votes against the point, and against its neighbourhood
 				for c := range cones {
 					q := &cones[c]
 					u, v, _ := q.pr.Project(x, y, z)
 					p := min(max(int(v), 0), q.size-1)*q.size + min(max(int(u), 0), q.size-1)
 					if !q.mask[p] {
-						out |= q.votes
+						cast(&out, q.votes)
 						if !q.dilate[p] {
-							far |= q.votes
-							if bits.OnesCount32(far) >= 2 {
+							cast(&far, q.votes)
+							if enough(far) {
 								break
 							}
 						}
 					}
 				}
 				o := (k*n+j)*n + i
-				inside[o], wide[o] = bits.OnesCount32(out) < 2, bits.OnesCount32(far) < 2
+				inside[o], wide[o] = !enough(out), !enough(far)
 			}
 		}
 	})

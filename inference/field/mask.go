@@ -11,18 +11,21 @@ import (
 // leaves a faint fringe around objects.
 func Mask(im Image) []bool { return MaskNear(im, nil) }
 
-// MaskNear is Mask for a picture whose object is expected where hint is set: well
-// inside of that, thin bands of background are filled.
+// MaskNear is Mask for a picture whose object is expected where hint is set: far
+// outside of that nothing counts, and well inside thin bands of background are filled.
 func MaskNear(im Image, hint []bool) []bool {
 	const (
-		margin = 3 // pixels inside the hint
-
-		object = 0.006 // above: not background, which the decoder draws within 0.002
+		object = 0.02  // above: not background
+		faint  = 0.006 // above: not background if it hangs together with the object,
+		reach  = 6     // so many pixels away: the shaded part of a grey thing
+		ghost  = 0.1   // a smaller piece without a pixel above this is a smudge
 		glass  = 0.015 // an enclosed hole with a larger median is see-through, not open
 		fringe = 0.045 // pixels at the edge below this are peeled,
 		strong = 0.09  // if a pixel above this is near: else the object itself is grey
 		peels  = 2
 		speck  = 8 // pixels; smaller pieces and holes are noise
+		inside = 3 // pixels inside the hint bands are filled,
+		beyond = 8 // so many outside all is dropped
 	)
 	n := im.Size
 	diff := make([]float32, n*n)
@@ -34,11 +37,20 @@ func MaskNear(im Image, hint []bool) []bool {
 		m[i] = diff[i] > object
 	}
 	if hint != nil {
+		for i, in := range Dilate(hint, n, beyond) {
+			m[i] = m[i] && in
+		}
+	}
+	dropSmudges(m, diff, n, ghost)
+	for i, in := range Dilate(m, n, reach) {
+		m[i] = m[i] || in && diff[i] > faint
+	}
+	if hint != nil {
 		outside := make([]bool, n*n)
 		for i, h := range hint {
 			outside[i] = !h
 		}
-		gap := Dilate(outside, n, margin)
+		gap := Dilate(outside, n, inside)
 		for i, o := range gap {
 			gap[i] = !o && !m[i]
 		}
@@ -77,6 +89,27 @@ func MaskNear(im Image, hint []bool) []bool {
 		}
 	}
 	return m
+}
+
+// dropSmudges clears the pieces that are much smaller than the largest and nowhere
+// clearly different from the background.
+func dropSmudges(m []bool, diff []float32, n int, ghost float32) {
+	parts := components(m, n, true)
+	largest := 0
+	for _, p := range parts {
+		largest = max(largest, len(p.pixels))
+	}
+	for _, p := range parts {
+		var top float32
+		for _, i := range p.pixels {
+			top = max(top, diff[i])
+		}
+		if top < ghost && len(p.pixels)*10 < largest {
+			for _, i := range p.pixels {
+				m[i] = false
+			}
+		}
+	}
 }
 
 // near reports whether a pixel within two of pixel i exceeds limit.

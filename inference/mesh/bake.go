@@ -19,14 +19,15 @@ const (
 	leastCosine = 0.15 // flatter views of a texel are ignored
 	depthSlack  = 0.02 // world units behind the nearest surface still count as seen
 	roundShare  = 0.25 // of the redrawn views
-	fieldShare  = 5e-4 // of the field's own colour, which decides where no view looks
+	fillShare   = 5e-4 // of the colour of the surroundings, which decides where no view looks
 	depthSize   = 256  // pixels of the depth maps
 )
 
 // Bake paints the atlas from the views. A texel takes the mean of the views that see
 // it, weighted by the fourth power of the cosine to the view and fading out at
-// silhouettes; redrawn views count less, shifted to agree with the source views.
-func (m *Mesh) Bake(atlas *Atlas, g *field.Grid, views []field.View) *Textured {
+// silhouettes; redrawn views count less, shifted to agree with the source views. What
+// no view sees takes the colour of its surroundings.
+func (m *Mesh) Bake(atlas *Atlas, views []field.View) *Textured {
 	t := &Textured{Mesh: m, Atlas: atlas, Normals: m.Normals(), Texture: field.NewImage(atlas.Size)}
 	size := atlas.Size
 	buf := rasterise(func(f, k int) [3]float32 {
@@ -44,7 +45,6 @@ func (m *Mesh) Bake(atlas *Atlas, g *field.Grid, views []field.View) *Textured {
 	const part = 4096
 	parts := (len(texels) + part - 1) / part
 	bounds := func(p int) (int, int) { return p * part, min((p+1)*part, len(texels)) }
-	inset := -0.3 * g.Voxel()
 	each(parts, func(p int) {
 		lo, hi := bounds(p)
 		for k := lo; k < hi; k++ {
@@ -55,11 +55,7 @@ func (m *Mesh) Bake(atlas *Atlas, g *field.Grid, views []field.View) *Textured {
 			for c, v := range f {
 				q, n = q.add(m.Vertices[v].scale(w[c])), n.add(t.Normals[v].scale(w[c]))
 			}
-			n = n.unit()
-			place[k], normal[k] = q, n
-			s := q.add(n.scale(inset))
-			c := g.At(float64(s[0]), float64(s[1]), float64(s[2]))
-			colour[k], weight[k] = Vec{c[1], c[2], c[3]}.scale(fieldShare), fieldShare
+			place[k], normal[k] = q, n.unit()
 		}
 	})
 	depth := make([]*Buffer, len(views))
@@ -100,9 +96,11 @@ func (m *Mesh) Bake(atlas *Atlas, g *field.Grid, views []field.View) *Textured {
 				}
 				w[k] = cos * cos * cos * cos * share * sampleMap(fade[vi], v.Image.Size, x, y)
 				seen[k] = v.Image.Sample(x, y)
-				acc[p].have = acc[p].have.add(colour[k].scale(w[k] / weight[k]))
-				acc[p].want = acc[p].want.add(seen[k].scale(w[k]))
-				acc[p].w += w[k]
+				if weight[k] > 0 {
+					acc[p].have = acc[p].have.add(colour[k].scale(w[k] / weight[k]))
+					acc[p].want = acc[p].want.add(seen[k].scale(w[k]))
+					acc[p].w += w[k]
+				}
 			}
 		})
 		var total sums
@@ -128,12 +126,72 @@ func (m *Mesh) Bake(atlas *Atlas, g *field.Grid, views []field.View) *Textured {
 			}
 		})
 	}
+	fill := m.diffuse(func(add func(f int32, bary [2]float32, c Vec, w float32)) {
+		for k, i := range texels {
+			if weight[k] > 0 {
+				add(buf.Face[i], buf.Bary[i], colour[k].scale(1/weight[k]), min(weight[k], 1))
+			}
+		}
+	})
 	for k, i := range texels {
-		c := colour[k].scale(1 / weight[k])
+		f, b := m.Faces[buf.Face[i]], buf.Bary[i]
+		around := fill[f[0]].scale(1 - b[0] - b[1]).add(fill[f[1]].scale(b[0])).add(fill[f[2]].scale(b[1]))
+		c := colour[k].add(around.scale(fillShare)).scale(1 / (weight[k] + fillShare))
 		copy(t.Texture.Pix[i*3:], c[:])
 	}
 	spread(t.Texture, buf.Face)
 	return t
+}
+
+// diffuse spreads colours over the mesh: each vertex gets the mean of the samples on
+// its faces, and vertices without samples the mean of their neighbours, from the known
+// ones outwards, then smoothed among themselves.
+func (m *Mesh) diffuse(samples func(add func(f int32, bary [2]float32, c Vec, w float32))) []Vec {
+	sum, weight := make([]Vec, len(m.Vertices)), make([]float32, len(m.Vertices))
+	samples(func(f int32, b [2]float32, c Vec, w float32) {
+		for k, s := range [3]float32{1 - b[0] - b[1], b[0], b[1]} {
+			v := m.Faces[f][k]
+			sum[v] = sum[v].add(c.scale(s * w))
+			weight[v] += s * w
+		}
+	})
+	known := make([]bool, len(m.Vertices))
+	anchor := make([]bool, len(m.Vertices))
+	left := 0
+	for v, w := range weight {
+		if w > 0.01 {
+			sum[v], known[v], anchor[v] = sum[v].scale(1/w), true, true
+		} else {
+			sum[v] = Vec{field.Background, field.Background, field.Background}
+			left++
+		}
+	}
+	next, count := make([]Vec, len(m.Vertices)), make([]float32, len(m.Vertices))
+	const smoothing = 30
+	for pass := 0; left > 0 && pass < 1000+smoothing; pass++ {
+		clear(next)
+		clear(count)
+		for _, f := range m.Faces {
+			for k, v := range f {
+				if o := f[(k+1)%3]; !anchor[v] && known[o] {
+					next[v] = next[v].add(sum[o])
+					count[v]++
+				}
+			}
+		}
+		grown := false
+		for v, n := range count {
+			if n > 0 {
+				sum[v] = next[v].scale(1 / n)
+				grown = grown || !known[v]
+				known[v] = true
+			}
+		}
+		if !grown && pass < 1000 {
+			pass = 1000 // all reached: only smooth from here on
+		}
+	}
+	return sum
 }
 
 // edgeFade is 0 at a mask's edge and 1 from about three pixels inside.

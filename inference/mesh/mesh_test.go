@@ -170,7 +170,7 @@ func TestSurfaceOfField(t *testing.T) {
 	if c := m.Check(); !c.Manifold || c.Genus != 0 || c.Components != 1 || len(m.Faces) > 2000 {
 		t.Fatalf("%d faces, %+v", len(m.Faces), c)
 	}
-	tex := m.Bake(m.Unwrap(256), g, views)
+	tex := m.Bake(m.Unwrap(256), views)
 	for _, v := range views {
 		im, cover := tex.Draw(v.Camera, 96)
 		in := make([]bool, len(cover))
