@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"unsafe"
 
-	"github.com/x448/float16"
 	"gorgonia.org/cu"
 
 	"dreamcad/inference/device"
+	"dreamcad/inference/device/cuda/driver"
 )
 
 // buffer implements [device.Buffer]: fp16 in the working precision, fp32 in full.
@@ -56,17 +56,7 @@ func (b *buffer) Write(src []float32) error {
 	if len(src) == 0 {
 		return nil
 	}
-	p := unsafe.Pointer(&src[0])
-	if !b.full {
-		h := make([]float16.Float16, len(src))
-		for i, v := range src {
-			h[i] = float16.Fromfloat32(v)
-		}
-		p = unsafe.Pointer(&h[0])
-	}
-	return b.card.do(func() error {
-		return cu.MemcpyHtoDAsync(cu.DevicePtr(b.ptr), p, b.bytes, b.card.stream)
-	})
+	return b.card.do(func() error { return b.card.upload(b.ptr, b.full, src) })
 }
 
 // Read implements [device.Buffer].
@@ -77,22 +67,7 @@ func (b *buffer) Read(dst []float32) error {
 	if len(dst) == 0 {
 		return nil
 	}
-	p := unsafe.Pointer(&dst[0])
-	var h []float16.Float16
-	if !b.full {
-		h = make([]float16.Float16, len(dst))
-		p = unsafe.Pointer(&h[0])
-	}
-	err := b.card.do(func() error {
-		if err := b.card.synchronize(); err != nil {
-			return err
-		}
-		return cu.MemcpyDtoH(p, cu.DevicePtr(b.ptr), b.bytes)
-	})
-	for i, v := range h {
-		dst[i] = v.Float32()
-	}
-	return err
+	return b.card.do(func() error { return b.card.download(b.ptr, b.full, dst) })
 }
 
 // Free implements [device.Buffer].
@@ -102,4 +77,105 @@ func (b *buffer) Free() {
 		b.ptr = 0
 		return nil
 	})
+}
+
+// transfer is page-locked host memory through which numbers travel, and room on
+// the card for their fp32 form. The host part is used as a ring, so that several
+// small writes can wait in the stream while the card still computes.
+type transfer struct {
+	host   []float32
+	next   int
+	device Ptr
+}
+
+const transferLen = 4 << 20 // elements
+
+func (c *Card) transferReady() error {
+	if c.transfer.host != nil {
+		return nil
+	}
+	p, err := driver.HostMemory(transferLen * 4)
+	if err != nil {
+		return err
+	}
+	if c.transfer.device, err = c.allocate(transferLen*4, "room for transfers"); err != nil {
+		return err
+	}
+	c.transfer.host = unsafe.Slice((*float32)(p), transferLen)
+	return nil
+}
+
+// upload queues the copy of src to dst, converted to fp16 unless full.
+func (c *Card) upload(dst Ptr, full bool, src []float32) error {
+	if err := c.transferReady(); err != nil {
+		return err
+	}
+	t := &c.transfer
+	for len(src) > 0 {
+		n := min(len(src), transferLen)
+		if t.next+n > transferLen {
+			if err := c.synchronize(); err != nil { // the ring is full
+				return err
+			}
+			t.next = 0
+		}
+		part := t.host[t.next : t.next+n]
+		copy(part, src)
+		t.next += n
+		to := dst
+		if !full {
+			to = t.device
+		}
+		if err := cu.MemcpyHtoDAsync(cu.DevicePtr(to), unsafe.Pointer(&part[0]), int64(n)*4, c.stream); err != nil {
+			return err
+		}
+		if full {
+			dst += Ptr(n) * 4
+		} else {
+			l := launcher{card: c}
+			l.elementwise(kElementwise, spread(int64(n)), &ElementwiseParams{In32: t.device, Out: dst, Rows: int64(n), Inrows: int64(n), C: 1, Ldi: 1, Ldo: 1})
+			if l.err != nil {
+				return l.err
+			}
+			dst += Ptr(n) * 2
+		}
+		src = src[n:]
+	}
+	return nil
+}
+
+// download waits for the card and copies src to dst.
+func (c *Card) download(src Ptr, full bool, dst []float32) error {
+	if err := c.transferReady(); err != nil {
+		return err
+	}
+	t := &c.transfer
+	if err := c.synchronize(); err != nil {
+		return err
+	}
+	t.next = 0
+	for len(dst) > 0 {
+		n := min(len(dst), transferLen)
+		from := src
+		if full {
+			src += Ptr(n) * 4
+		} else {
+			from = t.device
+			l := launcher{card: c}
+			l.elementwise(kElementwise, spread(int64(n)), &ElementwiseParams{In: src, Out32: t.device, Rows: int64(n), Inrows: int64(n), C: 1, Ldi: 1, Ldo: 1})
+			if l.err != nil {
+				return l.err
+			}
+			src += Ptr(n) * 2
+		}
+		if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&t.host[0]), cu.DevicePtr(from), int64(n)*4, c.stream); err != nil {
+			return err
+		}
+		if err := c.synchronize(); err != nil {
+			return err
+		}
+		copy(dst, t.host[:n])
+		dst = dst[n:]
+	}
+	return nil
 }

@@ -8,7 +8,7 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "266f3efb1d81f695fb09297fb185534687b693752c5dfef34ae2fe0551e1d64f"
+	sourceDigest    = "b1225113e6ab226aa335ad365fa00dc0402fc72d6635cfd93b1fd42dc47faada"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
@@ -274,7 +274,9 @@ const (
 	kGroup512
 	kGroup1024
 	kGroupAny
-	kLayerNorm
+	kLayerNorm512
+	kLayerNorm1280
+	kLayerNorm2048
 	kLayerNormAny
 	kElementwise
 	kElementwiseWide
@@ -311,7 +313,9 @@ var kernelNames = [kernelCount]string{
 	kGroup512:        "group_512",
 	kGroup1024:       "group_1024",
 	kGroupAny:        "group_any",
-	kLayerNorm:       "layer_norm",
+	kLayerNorm512:    "layer_norm_512",
+	kLayerNorm1280:   "layer_norm_1280",
+	kLayerNorm2048:   "layer_norm_2048",
 	kLayerNormAny:    "layer_norm_any",
 	kElementwise:     "elementwise",
 	kElementwiseWide: "elementwise_wide",
@@ -338,10 +342,10 @@ var kernelUnits = []struct {
 }{
 	{"gemm", 0, 5},
 	{"attention", 5, 9},
-	{"norm", 9, 17},
-	{"elementwise", 17, 24},
-	{"hopper", 24, 32},
-	{"flash", 32, 33},
+	{"norm", 9, 19},
+	{"elementwise", 19, 26},
+	{"hopper", 26, 34},
+	{"flash", 34, 35},
 }
 
 func (l *launcher) reduce(k kernelID, g grid, p *ReduceParams) {

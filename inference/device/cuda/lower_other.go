@@ -31,34 +31,37 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 	per := c / o.Groups
 	wide := in.aligned() && out.aligned() && (add.C == 0 || add.aligned())
 	even := per%2 == 0 && in.ld%2 == 0 && out.ld%2 == 0 && add.ld%2 == 0 && (in.h|out.h|add.h)%4 == 0
+	var ways []way
 	for _, k := range []struct {
 		kernel         kernelID
 		threads, pairs int
 	}{{kGroup256, 256, 16}, {kGroup512, 512, 16}, {kGroup1024, 1024, 15}} {
 		if even && hw*per/2 <= k.threads*k.pairs {
-			if l.mode == modeLaunch {
+			ways = append(ways, way{kernelNames[k.kernel], func() {
 				l.groupNormLaunch(k.kernel, grid{x: o.Groups, y: o.In.N, z: 1, threads: k.threads}, &p)
-			}
-			return nil
+			}})
 		}
 	}
-	if !wide {
-		if l.mode == modeLaunch {
+	if wide {
+		// Enough blocks to fill the card twice, each with at least a few rows of threads.
+		lanes := max(1, 256/(c/8))
+		chunks := max(1, min(2*l.card.info.Threads/o.In.N, hw/(4*lanes)))
+		p.Pixels = int32((hw + chunks - 1) / chunks)
+		p.Chunks = int32((hw + int(p.Pixels) - 1) / int(p.Pixels))
+		p.Stats = l.room(int64(o.In.N) * int64(p.Chunks) * int64(o.Groups) * 8)
+		ways = append(ways, way{kernelNames[kGroupApply], func() {
+			l.groupNormLaunch(kGroupStats, grid{x: int(p.Chunks), y: o.In.N, z: 1, threads: 256, shared: lanes * c * 8}, &p)
+			blocks := max(1, min(4*l.card.info.Threads/o.In.N, hw*c/8/512))
+			l.groupNormLaunch(kGroupApply, grid{x: blocks, y: o.In.N, z: 1, threads: 256, shared: (2*c + 2*o.Groups) * 4}, &p)
+		}})
+	}
+	if len(ways) == 0 {
+		ways = append(ways, way{kernelNames[kGroupAny], func() {
 			l.groupNormLaunch(kGroupAny, grid{x: o.Groups, y: o.In.N, z: 1, threads: 256}, &p)
-		}
-		return nil
+		}})
 	}
-	// Enough blocks to fill the card twice, each with at least a few rows of threads.
-	lanes := max(1, 256/(c/8))
-	chunks := max(1, min(2*l.card.info.Threads/o.In.N, hw/(4*lanes)))
-	p.Pixels = int32((hw + chunks - 1) / chunks)
-	p.Chunks = int32((hw + int(p.Pixels) - 1) / int(p.Pixels))
-	p.Stats = l.room(int64(o.In.N) * int64(p.Chunks) * int64(o.Groups) * 8)
-	if l.mode == modeLaunch {
-		l.groupNormLaunch(kGroupStats, grid{x: int(p.Chunks), y: o.In.N, z: 1, threads: 256, shared: lanes * c * 8}, &p)
-		blocks := max(1, min(4*l.card.info.Threads/o.In.N, hw*c/8/512))
-		l.groupNormLaunch(kGroupApply, grid{x: blocks, y: o.In.N, z: 1, threads: 256, shared: (2*c + 2*o.Groups) * 4}, &p)
-	}
+	planned := l.e.program.Values[o.Out.Value].Buffer == nil
+	l.best(fmt.Sprintf("group n%d hw%d c%d of %d", o.In.N, hw, c, o.Groups), planned, ways)
 	return nil
 }
 
@@ -83,8 +86,15 @@ func (l *lowering) layerNorm(o *device.LayerNorm) error {
 		return nil
 	}
 	k := kLayerNormAny
-	if in.aligned() && out.aligned() && o.In.C <= 2048 {
-		k = kLayerNorm
+	if in.aligned() && out.aligned() {
+		switch {
+		case o.In.C <= 512:
+			k = kLayerNorm512
+		case o.In.C <= 1280:
+			k = kLayerNorm1280
+		case o.In.C <= 2048:
+			k = kLayerNorm2048
+		}
 	}
 	m := o.In.Rows()
 	l.launcher.layerNorm(k, grid{x: (m + 7) / 8, y: 1, z: 1, threads: 256},

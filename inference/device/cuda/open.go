@@ -51,6 +51,7 @@ type Card struct {
 	weights    weightStore
 	arena      arena
 	tuner      *tuner
+	transfer   transfer
 	lost       error
 	overlap    bool  // kernels wait for their predecessors themselves
 	totalBytes int64 // device memory taken, for messages
@@ -102,7 +103,8 @@ func (c *Card) own(number int, ready chan<- error) {
 		}
 		call.done <- err
 	}
-	// Destroying the context frees every allocation and module in it.
+	// Destroying the context frees every allocation and module in it, page-locked host memory too.
+	c.transfer = transfer{}
 	_ = c.ctx.Destroy()
 }
 

@@ -5,9 +5,11 @@ package cuda
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"gorgonia.org/cu"
 )
@@ -50,6 +52,9 @@ func newTuner(c *Card) *tuner {
 		return t
 	}
 	for key, ch := range held {
+		if strings.HasPrefix(ch.Kernel, "group_") {
+			t.chosen[key] = ch
+		}
 		for _, tile := range slices.Concat(genericTiles, hopperTiles) {
 			if kernelNames[tile.kernel] == ch.Kernel && ch.Splits >= 1 && ch.Splits <= 64 {
 				ch.tile = tile
@@ -184,34 +189,77 @@ func (l *lowering) measure(p *GemmParams) choice {
 			*f = t.scratch
 		}
 	}
-	if t.start == (cu.Event{}) {
+	best, bestTime := all[0], 1e30
+	for _, c := range all {
+		ms := l.time(func() { l.run(&q, c) })
+		if t.trace != nil {
+			t.trace(c, ms)
+		}
+		if ms < bestTime {
+			best, bestTime = c, ms
+		}
+	}
+	return best
+}
+
+// time is the milliseconds that launches take, infinite when they fail.
+func (l *lowering) time(launch func()) float64 {
+	t := l.card.tuner
+	if t.start == (cu.Event{}) && l.err == nil {
 		t.start, l.err = cu.MakeEvent(cu.DefaultEvent)
 		if l.err == nil {
 			t.stop, l.err = cu.MakeEvent(cu.DefaultEvent)
 		}
 	}
-	best, bestTime := all[0], 1e30
-	for _, c := range all {
-		const runs = 4
-		l.run(&q, c)
-		if l.err != nil {
-			return best
-		}
-		_ = t.start.Record(l.card.stream)
-		for range runs {
-			l.run(&q, c)
-		}
-		_ = t.stop.Record(l.card.stream)
-		if l.err = l.card.synchronize(); l.err != nil {
-			return best
-		}
-		ms, err := t.start.Elapsed(t.stop)
-		if t.trace != nil {
-			t.trace(c, ms/runs)
-		}
-		if err == nil && ms < bestTime {
-			best, bestTime = c, ms
-		}
+	const runs = 4
+	launch()
+	if l.err != nil {
+		return math.Inf(1)
 	}
-	return best
+	_ = t.start.Record(l.card.stream)
+	for range runs {
+		launch()
+	}
+	_ = t.stop.Record(l.card.stream)
+	if l.err = l.card.synchronize(); l.err != nil {
+		return math.Inf(1)
+	}
+	ms, err := t.start.Elapsed(t.stop)
+	if err != nil {
+		return math.Inf(1)
+	}
+	return ms / runs
+}
+
+// way is one of several kernels for an operation.
+type way struct {
+	kernel string
+	launch func()
+}
+
+// best launches the fastest of several ways; measure tells whether trying them out harms nobody.
+func (l *lowering) best(key string, measure bool, ways []way) {
+	t := l.card.tuner
+	switch l.mode {
+	case modeTune:
+		if l.card.options.Deterministic || !measure || len(ways) == 1 || t.chosen[key].Splits != 0 {
+			return
+		}
+		fastest, best := math.Inf(1), ways[0]
+		for _, w := range ways {
+			if ms := l.time(w.launch); ms < fastest {
+				fastest, best = ms, w
+			}
+		}
+		t.chosen[key] = choice{Kernel: best.kernel, Splits: 1}
+		t.changed = true
+	case modeLaunch:
+		for _, w := range ways {
+			if w.kernel == t.chosen[key].Kernel {
+				w.launch()
+				return
+			}
+		}
+		ways[0].launch()
+	}
 }

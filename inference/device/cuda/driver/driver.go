@@ -94,7 +94,8 @@ func Load(image []byte) (Module, error) {
 	p := C.CBytes(append(image[:len(image):len(image)], 0)) // PTX must end in a zero
 	defer C.free(p)
 	var m Module
-	return m, check("load device code", C.cuModuleLoadDataEx(&m.m, p, 0, nil, nil))
+	err := check("load device code", C.cuModuleLoadDataEx(&m.m, p, 0, nil, nil))
+	return m, err
 }
 
 // Function is a kernel.
@@ -130,6 +131,14 @@ func (f Function) Launch(grid [3]int, threads, shared int, s Stream, overlap boo
 	return check("launch a kernel", r)
 }
 
+// HostMemory reserves page-locked memory, which copies run from without a detour.
+// It belongs to the context and ends with it.
+func HostMemory(bytes int) (unsafe.Pointer, error) {
+	var p unsafe.Pointer
+	err := check("reserve page-locked memory", C.cuMemAllocHost(&p, C.size_t(bytes)))
+	return p, err
+}
+
 // Graph is an instantiated graph.
 type Graph struct{ g C.CUgraphExec }
 
@@ -139,7 +148,8 @@ func Capture(s Stream) error { return check("begin a graph", C.dream_capture(C.C
 // Finish ends the recording and makes it executable.
 func Finish(s Stream) (Graph, error) {
 	var g Graph
-	return g, check("make a graph", C.dream_finish(C.CUstream(s), &g.g))
+	err := check("make a graph", C.dream_finish(C.CUstream(s), &g.g))
+	return g, err
 }
 
 // Launch queues the whole graph.

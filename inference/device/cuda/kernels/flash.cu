@@ -118,6 +118,10 @@ __device__ __forceinline__ void flash(const FlashParams& p) {
 #pragma unroll
       for (int c = 0; c < 4; c++) w[kk][c] = pack_half2(s[8 * kk + 2 * c], s[8 * kk + 2 * c + 1]);
   };
+  // The warpgroups take turns on the tensor cores: one computes its softmax while the other multiplies.
+  auto my_turn = [&]() { asm volatile("bar.sync %0, 256;\n" ::"r"(group + 1) : "memory"); };
+  auto your_turn = [&]() { asm volatile("bar.arrive %0, 256;\n" ::"r"(2 - group) : "memory"); };
+  if (group == 1 && tiles > 1) your_turn();
   scores(0);
   wgmma_wait<0>();
   pin(s);
@@ -125,8 +129,10 @@ __device__ __forceinline__ void flash(const FlashParams& p) {
   soften(s, st, scale, p.Lk, lane);
   round();
   for (int i = 1; i < tiles; i++) {
+    my_turn();
     scores(i);
     weigh(i - 1);
+    if (group == 0 || i + 1 < tiles) your_turn();
     wgmma_wait<1>();  // the scores; the weighted sum goes on beside the softmax
     pin(s);
     if (lane == 0) barrier_arrive(k_empty + (i % RING) * 8);

@@ -75,17 +75,87 @@ __device__ __forceinline__ void hopper_tile(const HopperParams& p) {
   pin(acc);
   // Both warpgroups have read every slot: the memory becomes the staging area.
   asm volatile("bar.sync 1, 256;\n" ::: "memory");
+  const int wrow = (warp & 3) * 16 + (lane >> 2), wcol = (lane & 3) * 2, first = m0 + group * 64;
+  if (p.e.splits > 1 && (p.e.N & 1) == 0) {
+    float* out = p.e.partial + (long long)blockIdx.z * p.e.M * p.e.N;
+#pragma unroll
+    for (int j = 0; j < BN / 8; j++) {
+      const int n = n0 + j * 8 + wcol;
+      if (n >= p.e.N) continue;
+      if (first + wrow < p.e.M) *reinterpret_cast<float2*>(out + (long long)(first + wrow) * p.e.N + n) = make_float2(acc[4 * j], acc[4 * j + 1]);
+      if (first + wrow + 8 < p.e.M) *reinterpret_cast<float2*>(out + (long long)(first + wrow + 8) * p.e.N + n) = make_float2(acc[4 * j + 2], acc[4 * j + 3]);
+    }
+    return;
+  }
+  if (p.e.wide && p.e.splits == 1) {
+    // Bias and activation in registers, then fp16 rows in shared memory, then whole 16-byte units with the residual.
+    half* stage = reinterpret_cast<half*>(smem) + group * 64 * (BN + 8);
+    auto column = [&](int j, float (&v)[4]) {
+      const int n = n0 + j * 8 + wcol;
+      float2 b = make_float2(0.f, 0.f);
+      if (p.e.bias && n < p.e.N) b = *reinterpret_cast<const float2*>(p.e.bias + n);
+      v[0] = fmaf(acc[4 * j], p.e.alpha, b.x);
+      v[1] = fmaf(acc[4 * j + 1], p.e.alpha, b.y);
+      v[2] = fmaf(acc[4 * j + 2], p.e.alpha, b.x);
+      v[3] = fmaf(acc[4 * j + 3], p.e.alpha, b.y);
+    };
+    auto put = [&](int ld, int c, const float (&v)[4]) {
+      half* s = stage + wrow * ld + c + wcol;
+      *reinterpret_cast<half2*>(s) = __floats2half2_rn(v[0], v[1]);
+      *reinterpret_cast<half2*>(s + 8 * ld) = __floats2half2_rn(v[2], v[3]);
+    };
+    const bool gated = p.e.act == 3;
+    const int width = gated ? BN / 2 : BN, ld = width + 8, N = gated ? p.e.N / 2 : p.e.N, c0 = gated ? n0 / 2 : n0;
+    if (gated) {
+#pragma unroll
+      for (int j = 0; j < BN / 16; j++) {
+        float v[4], g[4];
+        column(2 * j, v);
+        column(2 * j + 1, g);
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] *= gelu(g[i]);
+        put(ld, j * 8, v);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < BN / 8; j++) {
+        float v[4];
+        column(j, v);
+        if (p.e.act) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) v[i] = activate(v[i], p.e.act);
+        }
+        put(ld, j * 8, v);
+      }
+    }
+    asm volatile("bar.sync %0, 128;\n" ::"r"(group + 2) : "memory");
+    const int units = width / 8;
+    for (int u = tid & 127; u < 64 * units; u += 128) {
+      const int r = u / units, c = (u - r * units) * 8, m = first + r;
+      if (m >= p.e.M || c0 + c >= N) continue;
+      if (p.e.residual) {
+        float v[8], x[8];
+        load8(v, stage + r * ld + c);
+        load8(x, p.e.residual + (long long)m * p.e.ldr + c0 + c);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] += x[i];
+        store8(p.e.out + (long long)m * p.e.ldo + c0 + c, v);
+      } else {
+        *reinterpret_cast<uint4*>(p.e.out + (long long)m * p.e.ldo + c0 + c) = *reinterpret_cast<const uint4*>(stage + r * ld + c);
+      }
+    }
+    return;
+  }
   constexpr int LD = BN + 8;
   float* stage = reinterpret_cast<float*>(smem) + group * 64 * LD;
-  const int wrow = (warp & 3) * 16 + (lane >> 2);
 #pragma unroll
   for (int j = 0; j < BN / 8; j++) {
-    float* s = stage + wrow * LD + j * 8 + (lane & 3) * 2;
+    float* s = stage + wrow * LD + j * 8 + wcol;
     *reinterpret_cast<float2*>(s) = make_float2(acc[4 * j], acc[4 * j + 1]);
     *reinterpret_cast<float2*>(s + 8 * LD) = make_float2(acc[4 * j + 2], acc[4 * j + 3]);
   }
   asm volatile("bar.sync %0, 128;\n" ::"r"(group + 2) : "memory");
-  write_tile<BN>(p.e, stage, 64, m0 + group * 64, n0, blockIdx.z, tid & 127, 128, 0);
+  write_tile<BN>(p.e, stage, 64, first, n0, blockIdx.z, tid & 127, 128, 0);
 }
 #define BODY(BN, STAGES) hopper_tile<BN, STAGES>(p);
 #else

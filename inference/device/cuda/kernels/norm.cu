@@ -119,27 +119,40 @@ __device__ __forceinline__ void group_registers(const GroupNormParams& p) {
   const half* add = p.add ? p.add + (long long)b * p.lda + g * per : nullptr;
   // Pair i of the group is channel pair c of pixel px; both advance without divisions.
   const int px0 = tid / half_per, c0 = tid - px0 * half_per, dpx = THREADS / half_per, dc = THREADS - dpx * half_per;
-  float2 v[PAIRS];
-  float s = 0.f;
-  int px = px0, c = c0;
-#pragma unroll
-  for (int t = 0; t < PAIRS; t++) {
-    v[t] = make_float2(0.f, 0.f);
-    if (t * THREADS + tid < n) {
-      v[t] = __half22float2(*reinterpret_cast<const half2*>(x + px * p.ldx + 2 * c));
-      if (add) {
-        float2 a = __half22float2(*reinterpret_cast<const half2*>(add + 2 * c));
-        v[t].x += a.x;
-        v[t].y += a.y;
-      }
+  half2 held[PAIRS];
+  auto value = [&](int t, int c) {
+    float2 v = __half22float2(held[t]);
+    if (add) {
+      float2 a = __half22float2(*reinterpret_cast<const half2*>(add + 2 * c));
+      v.x += a.x;
+      v.y += a.y;
     }
-    s += v[t].x + v[t].y;
+    return v;
+  };
+  int px = px0, c = c0;
+  auto advance = [&]() {
     px += dpx;
     c += dc;
     if (c >= half_per) {
       c -= half_per;
       px++;
     }
+  };
+  float s = 0.f;
+#pragma unroll
+  for (int t = 0; t < PAIRS; t++) {
+    held[t] = __floats2half2_rn(0.f, 0.f);
+    if (t * THREADS + tid < n) held[t] = *reinterpret_cast<const half2*>(x + px * p.ldx + 2 * c);
+    advance();
+  }
+  c = c0;
+#pragma unroll
+  for (int t = 0; t < PAIRS; t++) {
+    if (t * THREADS + tid < n) {
+      float2 v = value(t, c);
+      s += v.x + v.y;
+    }
+    advance();
   }
   s = warp_sum(s);
   if (lane == 0) part[warp] = s;
@@ -149,13 +162,15 @@ __device__ __forceinline__ void group_registers(const GroupNormParams& p) {
   for (int i = 0; i < WARPS; i++) mean += part[i];
   mean /= 2 * n;
   float ss = 0.f;
+  c = c0;
 #pragma unroll
-  for (int t = 0; t < PAIRS; t++)
+  for (int t = 0; t < PAIRS; t++) {
     if (t * THREADS + tid < n) {
-      v[t].x -= mean;
-      v[t].y -= mean;
-      ss += v[t].x * v[t].x + v[t].y * v[t].y;
+      float2 v = value(t, c);
+      ss += (v.x - mean) * (v.x - mean) + (v.y - mean) * (v.y - mean);
     }
+    advance();
+  }
   ss = warp_sum(ss);
   if (lane == 0) part[WARPS + warp] = ss;
   __syncthreads();
@@ -168,21 +183,17 @@ __device__ __forceinline__ void group_registers(const GroupNormParams& p) {
 #pragma unroll
   for (int t = 0; t < PAIRS; t++) {
     if (t * THREADS + tid < n) {
+      float2 v = value(t, c);
       float2 k = *reinterpret_cast<const float2*>(p.gamma + g * per + 2 * c), o = *reinterpret_cast<const float2*>(p.beta + g * per + 2 * c);
-      float2 y = make_float2(v[t].x * inv * k.x + o.x, v[t].y * inv * k.y + o.y);
+      float2 y = make_float2((v.x - mean) * inv * k.x + o.x, (v.y - mean) * inv * k.y + o.y);
       if (p.silu) y = make_float2(silu(y.x), silu(y.y));
       *reinterpret_cast<half2*>(out + px * p.ldo + 2 * c) = __floats2half2_rn(y.x, y.y);
     }
-    px += dpx;
-    c += dc;
-    if (c >= half_per) {
-      c -= half_per;
-      px++;
-    }
+    advance();
   }
 }
-extern "C" __global__ void __launch_bounds__(256) group_256(const __grid_constant__ GroupNormParams p) { group_registers<256>(p); }
-extern "C" __global__ void __launch_bounds__(512) group_512(const __grid_constant__ GroupNormParams p) { group_registers<512>(p); }
+extern "C" __global__ void __launch_bounds__(256, 4) group_256(const __grid_constant__ GroupNormParams p) { group_registers<256>(p); }
+extern "C" __global__ void __launch_bounds__(512, 2) group_512(const __grid_constant__ GroupNormParams p) { group_registers<512>(p); }
 extern "C" __global__ void __launch_bounds__(1024) group_1024(const __grid_constant__ GroupNormParams p) { group_registers<1024>(p); }
 
 // One block for a (group, image), any channel count, pitch and size: reads three times.
@@ -226,15 +237,16 @@ extern "C" __global__ void __launch_bounds__(256) group_any(const __grid_constan
   }
 }
 
-// One row a warp, read once into registers: C a multiple of 8 up to 2048, 16-byte rows.
-extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_constant__ LayerNormParams p) {
-  after_predecessor();
+// One row a warp, read once into registers: C a multiple of 8 up to 256 * UNITS, 16-byte rows.
+template <int UNITS>
+__device__ __forceinline__ void norm_row(const LayerNormParams& p) {
   const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
+  after_predecessor();
   if (row >= p.M) return;
   const half* x = p.x + (long long)row * p.ldx;
-  float v[8][8], s = 0.f;
+  float v[UNITS][8], s = 0.f;
 #pragma unroll
-  for (int t = 0; t < 8; t++) {
+  for (int t = 0; t < UNITS; t++) {
     int c = (t * 32 + lane) * 8;
     if (c < p.C) {
       load8(v[t], x + c);
@@ -245,14 +257,14 @@ extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_consta
   const float mean = warp_sum(s) / p.C;
   float ss = 0.f;
 #pragma unroll
-  for (int t = 0; t < 8; t++)
+  for (int t = 0; t < UNITS; t++)
     if ((t * 32 + lane) * 8 < p.C) {
 #pragma unroll
       for (int i = 0; i < 8; i++) ss += (v[t][i] - mean) * (v[t][i] - mean);
     }
   const float inv = rsqrtf(warp_sum(ss) / p.C + p.eps);
 #pragma unroll
-  for (int t = 0; t < 8; t++) {
+  for (int t = 0; t < UNITS; t++) {
     int c = (t * 32 + lane) * 8;
     if (c < p.C) {
       float k[8], o[8];
@@ -264,6 +276,9 @@ extern "C" __global__ void __launch_bounds__(256) layer_norm(const __grid_consta
     }
   }
 }
+extern "C" __global__ void __launch_bounds__(256) layer_norm_512(const __grid_constant__ LayerNormParams p) { norm_row<2>(p); }
+extern "C" __global__ void __launch_bounds__(256) layer_norm_1280(const __grid_constant__ LayerNormParams p) { norm_row<5>(p); }
+extern "C" __global__ void __launch_bounds__(256) layer_norm_2048(const __grid_constant__ LayerNormParams p) { norm_row<8>(p); }
 
 // Any width and alignment.
 extern "C" __global__ void __launch_bounds__(256) layer_norm_any(const __grid_constant__ LayerNormParams p) {
