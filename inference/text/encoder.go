@@ -56,8 +56,12 @@ func New(dev device.Device, src device.Weights, prefix string, cfg models.Text, 
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
-	e.exec, err = dev.Compile(p)
-	return e, err
+	if e.exec, err = dev.Compile(p); err != nil {
+		e.in.Free()
+		e.out.Free()
+		return nil, err
+	}
+	return e, nil
 }
 
 // block is one pre-norm transformer layer, in place on x (P, 1, T, C).

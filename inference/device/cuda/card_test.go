@@ -239,6 +239,7 @@ func operationCases() []opCase {
 		convCase(2, 8, 8, 40, 64, 3, 2, [4]int{0, 0, 1, 1}, false, false),
 		convCase(1, 12, 12, 4, 64, 3, 1, one, false, false),
 		attentionCase(2, 2, 200, 200, 3, 64, false),
+		attentionCase(2, 1, 300, 400, 2, 64, false),
 		attentionCase(4, 2, 130, 77, 2, 64, false),
 		attentionCase(2, 2, 70, 70, 2, 32, false),
 		attentionCase(1, 1, 77, 77, 2, 64, true),
