@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,3 +132,38 @@ func (c *cancelling) Read(p []byte) (int, error) {
 }
 
 func (c *cancelling) Seek(int64, int) (int64, error) { return 0, io.ErrNoProgress }
+
+// Row 14: a disk that is really full. Mounting needs rights that not every machine
+// gives; TestFloorOfFreeSpace covers the rest.
+func TestFullDisk(t *testing.T) {
+	small := t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=256k"); err != nil {
+		t.Logf("no small disk to be had here: %v", err)
+		return
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := dir.Open(dir.Config{Path: small})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	storagetest.Put(t, s, "jobs/a/l/small.txt", "small")
+	big := strings.Repeat("x", 1<<20)
+	if err := s.Put(t.Context(), "jobs/a/l/small.txt", strings.NewReader(big), int64(len(big))); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("Put on a full disk: %v, want ErrFull", err)
+	}
+	if err := s.Create(t.Context(), "jobs/a/result.json", []byte(big)); !errors.Is(err, storage.ErrFull) {
+		t.Errorf("Create on a full disk: %v, want ErrFull", err)
+	}
+	if got := storagetest.Read(t, s, "jobs/a/l/small.txt"); got != "small" {
+		t.Errorf("the object that was to be replaced holds %d bytes", len(got))
+	}
+	for u, err := range s.Uploads(t.Context(), time.Now().Add(time.Hour)) {
+		t.Errorf("left %+v, %v", u, err)
+	}
+	storagetest.Put(t, s, "jobs/a/l/next.txt", "there is room again")
+}
