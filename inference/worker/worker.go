@@ -203,16 +203,17 @@ func (w *Worker) Run(ctx context.Context) error {
 	watchCtx, stopWatch := context.WithCancel(context.Background())
 	defer stopWatch()
 	go func() { stuck <- w.dog.watch(watchCtx, w) }()
-	var err error
 	select {
 	case <-looped:
-	case err = <-stuck:
+	case err := <-stuck:
 		// The loop hangs in a step; nobody can end it but the end of the process.
 		w.log.Error("worker ends", "err", err)
 		return err
 	}
 	stopWatch()
-	<-stuck
+	if err := <-stuck; err != nil { // it barked while the last step ended
+		return err
+	}
 	w.settle()
 	stopLeasing()
 	<-tidied

@@ -88,11 +88,8 @@ func (s *Store) checkSpace(op, key string, size int64) error {
 	if s.minFree == 0 {
 		return nil
 	}
-	free, err := s.free()
-	if err != nil {
-		return nil // the write itself will tell
-	}
-	if free < s.minFree+uint64(max(size, 0)) {
+	// Where the free space cannot be read, the write itself will tell.
+	if free, err := s.free(); err == nil && free < s.minFree+uint64(max(size, 0)) {
 		return &storage.Error{Op: op, Key: key, Kind: storage.ErrFull,
 			Err: fmt.Errorf("%d MB free in %q, at least %d MB must stay free", free>>20, s.path, s.minFree>>20)}
 	}

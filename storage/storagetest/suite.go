@@ -61,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store, opt Options) {
 		{"links", link},
 		{"serve", serve},
 		{"sweep", sweep},
+		{"measure", measure},
 		{"uploads", uploads},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t)) })
@@ -126,7 +127,9 @@ func putGet(t *testing.T, s storage.Store) {
 	}
 	// Put begins at the body's current offset.
 	body := strings.NewReader("skip-this")
-	body.Seek(5, io.SeekStart)
+	if _, err := body.Seek(5, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Put(t.Context(), "jobs/a/part.txt", body, 4); err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +310,7 @@ func keys(t *testing.T, s storage.Store) {
 func large(t *testing.T, s storage.Store, size int64) {
 	data := make([]byte, size)
 	rng := rand.NewChaCha8([32]byte{1})
-	rng.Read(data)
+	_, _ = rng.Read(data) // never fails
 	if err := s.Put(t.Context(), "big/model.glb", bytes.NewReader(data), size); err != nil {
 		t.Fatal(err)
 	}
@@ -536,6 +539,26 @@ func sweep(t *testing.T, s storage.Store) {
 	}
 	if diff := cmp.Diff(want, Keys(t, s, "")); diff != "" {
 		t.Errorf("after the sweeps (-want +got):\n%s", diff)
+	}
+}
+
+func measure(t *testing.T, s storage.Store) {
+	Put(t, s, storage.FileKey("job1", "won", "view-0.png"), "four")
+	Put(t, s, storage.FileKey("job1", "lost", "view-0.png"), "lost1")
+	Put(t, s, storage.CheckpointKey("job2", 0), "ckpt")
+	Put(t, s, "batches/list.txt", "other")
+	if _, err := storage.Publish(t.Context(), s, Manifest("job1", "won", "view-0.png")); err != nil {
+		t.Fatal(err)
+	}
+	u, err := storage.Measure(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Results.Bytes = 0 // the manifest's size is of no interest
+	want := storage.Usage{Jobs: 2, Results: storage.Amount{Objects: 2}, Attempts: storage.Amount{Objects: 1, Bytes: 5},
+		Checkpoints: storage.Amount{Objects: 1, Bytes: 4}, Other: storage.Amount{Objects: 1, Bytes: 5}}
+	if diff := cmp.Diff(want, u); diff != "" {
+		t.Errorf("Measure (-want +got):\n%s", diff)
 	}
 }
 
