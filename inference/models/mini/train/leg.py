@@ -95,7 +95,7 @@ def main(arguments=None):
         vae = {k: v.half() for k, v in model.vae.state_dict().items()}
         write_state(args.out, tokenizer, vae, None, {"seed": seed, "iterations": 0, "scale": None})
     twin = half_copy(vae, sizes, tokenizer, args.device)
-    say("vae: PSNR of unseen renders %.2f dB, object pixels %.2f dB" % train_vae.score(twin, args.device, min(250, args.objects)))
+    say("vae: PSNR of unseen renders %.2f dB, object pixels %.2f dB" % train_vae.score(twin, args.device, max(1, min(250, args.objects // 8))))
     dataset = data.Latents(twin, numbers.get("scale"), tokenizer, args.objects, seed, args.device, args.processes)
     say(f"data: {args.objects} objects encoded, scale {dataset.scale:.4f}, deviation {float(dataset.latents[:1000].float().std()):.3f}")
     trainer = train_unet.Trainer(model, dataset, args.device, args.batch, average=.999 if args.final else .9995)

@@ -1,10 +1,11 @@
 """The prompts of the evaluation, with the descriptions that a judge holds the pictures against.
 
-    python3 prompts.py --out prompts.jsonl [--set held-out|attributes|things] [--count N] [--seed S]
+    python3 prompts.py --out prompts.jsonl [--set held-out|attributes|things|seeds] [--count N] [--seed S]
 
 held-out    "a COLOUR THING" in all phrasings, for pairs of thing and colour that training never named
 attributes  two or more of: colour, material, pattern, coloured parts, tall or short
 things      every thing once, in turn, plainly ("a thing")
+seeds       some things, each with eight seeds, for the variety between them
 A line: {"id", "prompt", "seed", "thing", "colour", "description": {thing, colour, material, pattern, pattern_colour, parts, size}}.
 """
 import argparse
@@ -37,7 +38,13 @@ def things(count, seed):
     return [(d, f"{'an' if d.thing[0] in 'aeiou' else 'a'} {d.thing}") for d in described]
 
 
-SETS = {"held-out": held_out, "attributes": attributes, "things": things}
+def seeds(count, seed):
+    """Every eighth thing, eight times in a row."""
+    names = [n for n in objects.THING_NAMES[::8] for _ in range(8)]
+    return [(objects.Description(n), f"{'an' if n[0] in 'aeiou' else 'a'} {n}") for n in names][:count]
+
+
+SETS = {"held-out": held_out, "attributes": attributes, "things": things, "seeds": seeds}
 
 
 def lines(name, count, seed):

@@ -55,7 +55,7 @@ def main():
     check(ddim_steps(20)[:2] == [951, 901] and len(ddim_steps(30)) == 31, "timesteps of DDIM")
     with tempfile.TemporaryDirectory() as folder:
         first, second, out = (os.path.join(folder, n) for n in ("first", "second", "bundle"))
-        tiny = ["--device", "cpu", "--objects", "8", "--vae-objects", "4", "--batch", "2", "--vae-batch", "2", "--captions", "200", "--iterations", "2",
+        tiny = ["--device", "cpu", "--objects", "4", "--vae-objects", "2", "--batch", "1", "--vae-batch", "1", "--captions", "200", "--iterations", "2",
                 "--processes", "1"]
         leg.main(["--out", first] + tiny)
         leg.main(["--state", first, "--out", second, "--final"] + tiny)
