@@ -114,6 +114,33 @@ generate: ## Write the generated files again
 	$(GO) generate ./...
 	$(GO) run ./cmd/dream config docs > docs/configuration.md
 
+# Judging needs PyTorch on the processor (Debian's python3-torch will do) and g++.
+EVAL_DIR ?= out/eval
+EVAL_PROMPTS ?= 1010
+EVAL_MESHES ?= 69
+PYTHON ?= python3
+TRAIN := inference/models/mini/train
+
+.PHONY: eval
+eval: eval-views eval-meshes ## Judge the small model's views and meshes on held-out prompts (hours on two cores; EVAL_PROMPTS, EVAL_MESHES)
+
+.PHONY: eval-views
+eval-views:
+	@mkdir -p $(EVAL_DIR)
+	for set in held-out:$(EVAL_PROMPTS) attributes:$$(($(EVAL_PROMPTS) / 2)) seeds:72; do \
+	  name=$${set%%:*} && $(PYTHON) $(TRAIN)/prompts.py --set $$name --count $${set##*:} --out $(EVAL_DIR)/$$name.jsonl && \
+	  $(GO) run ./inference/models/mini/draw -prompts $(EVAL_DIR)/$$name.jsonl -out $(EVAL_DIR)/$$name && echo "== $$name" && \
+	  $(PYTHON) $(TRAIN)/judge_folder.py --prompts $(EVAL_DIR)/$$name.jsonl --pictures $(EVAL_DIR)/$$name --json $(EVAL_DIR)/$$name.json || exit 1; \
+	done
+
+.PHONY: eval-meshes
+eval-meshes:
+	@mkdir -p $(EVAL_DIR)
+	$(PYTHON) $(TRAIN)/prompts.py --set things --count $(EVAL_MESHES) --out $(EVAL_DIR)/meshes.jsonl
+	$(GO) run ./inference/models/mini/draw -mesh -prompts $(EVAL_DIR)/meshes.jsonl -out $(EVAL_DIR)/meshes
+	$(PYTHON) $(TRAIN)/judge_folder.py --prompts $(EVAL_DIR)/meshes.jsonl --pictures $(EVAL_DIR)/meshes --json $(EVAL_DIR)/meshes.json
+	@cat $(EVAL_DIR)/meshes/meshes.json
+
 .PHONY: security
 security: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## gosec, govulncheck and npm audit, as far as their databases can be reached
 	$(TOOLS)/golangci-lint run --enable-only gosec ./...
