@@ -38,20 +38,6 @@ const maxPickle = 64 << 20
 
 var errLegacy = errors.New("the file is in PyTorch's format from before version 1.6; load it in PyTorch and torch.save it again")
 
-// OpenCheckpoint maps a checkpoint. The caller closes it.
-func OpenCheckpoint(path string) (*Checkpoint, error) {
-	b, unmap, err := mapFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open weights: %w", err)
-	}
-	c, err := ReadCheckpoint(path, b)
-	if err != nil {
-		return nil, errors.Join(err, unmap())
-	}
-	c.unmap = unmap
-	return c, nil
-}
-
 // ReadCheckpoint reads a checkpoint that is in memory, without copying it;
 // name is for errors.
 func ReadCheckpoint(name string, file []byte) (*Checkpoint, error) {
