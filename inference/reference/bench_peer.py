@@ -66,17 +66,24 @@ def timed(f, seconds):
     return statistics.median(wall), min(cpu)
 
 
-def go_bench(binary, threads, seconds):
-    """Name -> (wall, processor seconds) and GFLOP/s."""
+def go_bench(binary, pattern, threads, seconds):
+    """Name -> {unit: value}."""
     env = dict(os.environ, GOMAXPROCS=str(threads))
-    cmd = [binary, "-test.run=^$", "-test.bench=^Benchmark(UNet|Decode|Encode)$", f"-test.benchtime={seconds}s"]
+    cmd = [binary, "-test.run=^$", f"-test.bench={pattern}", f"-test.benchtime={seconds}s"]
     text = subprocess.run(cmd, env=env, cwd=os.path.join(ROOT, "inference"), check=True, capture_output=True, text=True).stdout
     out = {}
     for line in text.splitlines():
-        if m := re.match(r"Benchmark(\w+?)(?:-\d+)?\s", line):
-            value = {unit: float(v) for v, unit in re.findall(r"([\d.]+) (\S+)", line)}
-            out[m[1]] = (value["ns/op"] / 1e9, value["cpu-ns/op"] / 1e9, value["GFLOP/s"])
+        if m := re.match(r"Benchmark([\w/]+?)(?:-\d+)?\s", line):
+            out[m[1]] = {unit: float(v) for v, unit in re.findall(r"([\d.]+) (\S+)", line)}
     return out
+
+
+def gemm(binary, threads, seconds):
+    """GFLOP/s of a product of 1024³: ours, torch's."""
+    ours = go_bench(binary, "^BenchmarkGEMM$/^1024$", threads, seconds)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    wall, _ = timed(lambda: a @ b, seconds)
+    return next(iter(ours.values()))["GFLOP/s"], 2 * 1024**3 / wall / 1e9
 
 
 def main():
@@ -88,19 +95,23 @@ def main():
     a = p.parse_args()
     torch.set_grad_enabled(False)
     torch.set_num_threads(a.threads)
-    binary = os.path.join(tempfile.mkdtemp(), "inference.test")
+    folder = tempfile.TemporaryDirectory()
+    binary, kernels = os.path.join(folder.name, "inference.test"), os.path.join(folder.name, "cpu.test")
     subprocess.run(["go", "test", "-c", "-o", binary, "./inference"], cwd=ROOT, check=True)
+    subprocess.run(["go", "test", "-c", "-o", kernels, "./inference/device/cpu"], cwd=ROOT, check=True)
     peers = {"channels-last": calls(False)}
     if a.compile:
         peers["compiled"] = calls(True)
-    ours, theirs = {}, {}
+    ours, theirs, products = {}, {}, []
     for _ in range(a.rounds):
-        for name, v in go_bench(binary, a.threads, a.seconds).items():
-            ours.setdefault(name, []).append(v)
+        for name, v in go_bench(binary, "^Benchmark(UNet|Decode|Encode)$", a.threads, a.seconds).items():
+            ours.setdefault(name, []).append((v["ns/op"] / 1e9, v["cpu-ns/op"] / 1e9, v["GFLOP/s"]))
+        products.append(gemm(kernels, a.threads, a.seconds))
         for kind, fs in peers.items():
             for name, f in fs.items():
                 theirs.setdefault(name, {}).setdefault(kind, []).append(timed(f, a.seconds))
     print(f"torch {torch.__version__}, {a.threads} threads, {a.rounds} rounds; ms a call; ratio > 1: Go is faster")
+    print("product of 1024³: Go {:.0f}, torch {:.0f} GFLOP/s".format(*(statistics.median(x) for x in zip(*products))))
     print(f"{'call':8}{'Go':>9}{'GFLOP/s':>9}{'torch':>9}{'ratio':>7}{'Go cpu':>9}{'torch cpu':>10}{'ratio':>7}  torch as")
     for name, v in ours.items():
         wall = statistics.median(x[0] for x in v)

@@ -32,6 +32,10 @@ func (o *output) run(w *worker, p *pack, j, row, valid int) {
 	t.c, t.ldc = &w.stage[0], 4*k.nr
 	r := &w.row
 	*r = rowArgs{dst: t.c, dstPitch: t.ldc, src: t.c, srcPitch: t.ldc, rows: valid, cols: k.nr}
+	direct := o.act != device.None && cols == k.nr && o.scatter == nil && o.res.data == nil
+	if direct { // the activation writes where the result belongs
+		r.dst, r.dstPitch = &o.out.data[row*o.out.pitch+col], 4*o.out.pitch
+	}
 	switch o.act {
 	case device.None:
 		t.b = p.panel(j)
@@ -52,6 +56,9 @@ func (o *output) run(w *worker, p *pack, j, row, valid int) {
 		k.tile(t)
 		r.a, r.aPitch = gate, t.ldc
 		k.geglu(r)
+	}
+	if direct {
+		return
 	}
 	for i := range valid {
 		at := row + i
