@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"dreamcad/bots"
@@ -139,6 +140,20 @@ func (b *Bot) commands() []slashCommand {
 		}
 	}
 	return list
+}
+
+// Register writes the command definitions, for set-ups without gateway. It goes
+// on trying until Discord has them or refuses the token.
+func (b *Bot) Register(ctx context.Context) error {
+	for failures := 1; ctx.Err() == nil; failures++ {
+		err := b.checkToken(ctx)
+		if err == nil || errors.Is(err, errRevoked) {
+			return err
+		}
+		b.log.Warn("the commands are not registered yet", "err", err)
+		wait(ctx, failures)
+	}
+	return nil
 }
 
 const registeredKey = "bots/discord/commands/"

@@ -35,6 +35,7 @@ type settings struct {
 	Models  modelSettings   `yaml:"models" envPrefix:"MODELS_"`
 	Worker  workerSettings  `yaml:"worker" envPrefix:"WORKER_"`
 	Web     webSettings     `yaml:"web" envPrefix:"WEB_"`
+	Chat    chatSettings    `yaml:"chat" envPrefix:"CHAT_"`
 	Discord discordSettings `yaml:"discord" envPrefix:"DISCORD_"`
 	Slack   slackSettings   `yaml:"slack" envPrefix:"SLACK_"`
 	Metrics metricsSettings `yaml:"metrics" envPrefix:"METRICS_"`
@@ -75,12 +76,26 @@ type webSettings struct {
 	TokenFile string `yaml:"token_file" env:"TOKEN_FILE" help:"File that holds web.token."`
 }
 
+type chatSettings struct {
+	Listen    string        `yaml:"listen" env:"LISTEN" help:"Address for signed requests of the platforms (/discord, /slack); empty: gateway and Socket Mode only."`
+	UserDay   int           `yaml:"user_day" env:"USER_DAY" help:"Jobs a user may start in a day; 0: no limit."`
+	SpaceDay  int           `yaml:"space_day" env:"SPACE_DAY" help:"Jobs a server or workspace may start in a day; 0: no limit."`
+	TotalDay  int           `yaml:"total_day" env:"TOTAL_DAY" help:"Jobs in a day in all; 0: no limit."`
+	MaxLive   int           `yaml:"max_live" env:"MAX_LIVE" help:"Jobs of a user that may wait or run at a time; 0: only the queue's own limit."`
+	Cooldown  time.Duration `yaml:"cooldown" env:"COOLDOWN" help:"Time between two jobs of a user; 0: none."`
+	EditEvery time.Duration `yaml:"edit_every" env:"EDIT_EVERY" help:"Least time between two edits of a progress message; 0: 5s."`
+	Admins    []string      `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`
+	Ingest    []string      `yaml:"ingest" env:"INGEST" help:"Who may send prompt files, besides admins; same form."`
+	BlockFile string        `yaml:"block_file" env:"BLOCK_FILE" help:"File of words and /patterns/ that prompts may not hold; read again when it changes."`
+}
+
 type discordSettings struct {
 	Token      secret `yaml:"token" env:"TOKEN" help:"Bot token."`
 	TokenFile  string `yaml:"token_file" env:"TOKEN_FILE" help:"File that holds discord.token."`
 	OpsChannel string `yaml:"ops_channel" env:"OPS_CHANNEL" help:"Channel id for alerts."`
 	APIURL     string `yaml:"api_url" env:"API_URL" help:"Base address of the REST API (proxies, tests)."`
 	GatewayURL string `yaml:"gateway_url" env:"GATEWAY_URL" help:"Address of the gateway; empty: what the API names."`
+	PublicKey  string `yaml:"public_key" env:"PUBLIC_KEY" help:"Application's public key; when set, interactions come over HTTP (chat.listen) and not by gateway."`
 }
 
 type slackSettings struct {

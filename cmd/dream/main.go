@@ -32,6 +32,7 @@ type cli struct {
 	Up         upCmd         `cmd:"" group:"Start" help:"Run everything in one process: queue, storage, worker and web console."`
 	Views      viewsCmd      `cmd:"" group:"Make" help:"Make four consistent views of a prompt."`
 	Mesh       meshCmd       `cmd:"" group:"Make" help:"Make a textured mesh of a prompt."`
+	Bot        botCmd        `cmd:"" group:"Service" help:"Serve Discord, Slack and the web console; check their set-up."`
 	Worker     workerCmd     `cmd:"" group:"Service" help:"Make jobs of the queue on one device."`
 	Storage    storageCmd    `cmd:"" group:"Operate" help:"Check, clean and measure the storage of results."`
 	Models     modelsCmd     `cmd:"" group:"Set up" help:"Pull, list, check, convert and remove models."`

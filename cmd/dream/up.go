@@ -7,12 +7,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"dreamcad/bots"
 	"dreamcad/bots/web"
 	"dreamcad/bots/web/assets"
 	"dreamcad/inference/worker"
 	"dreamcad/queue"
 	"dreamcad/queue/ingest"
+	"dreamcad/storage/links"
 )
 
 type upCmd struct {
@@ -55,7 +55,7 @@ func (c *upCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	service, err := bots.New(bots.Config{Keep: a.config.Storage.Keep}, q, store, chatIngester{&ingest.Ingester{Queue: q, Blobs: store}}, a.log)
+	service, err := newService(a, q, store)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,10 @@ func (c *upCmd) Run(a *app) error {
 		return err
 	}
 
+	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, nil)
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
+	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"dreamcad/bots"
+	"dreamcad/bots/delivery"
+	"dreamcad/bots/discord"
+	"dreamcad/bots/limits"
+	"dreamcad/bots/slack"
+	"dreamcad/bots/web"
+	"dreamcad/bots/web/assets"
+	"dreamcad/queue"
+	"dreamcad/queue/ingest"
+	"dreamcad/storage"
+	"dreamcad/storage/links"
+)
+
+type botCmd struct {
+	Run      botRunCmd      `cmd:"" default:"1" help:"Serve Discord, Slack and the web console until an interrupt (the default)."`
+	Check    botCheckCmd    `cmd:"" help:"Check tokens, scopes, permissions and channels."`
+	Manifest botManifestCmd `cmd:"" help:"Print the Slack app manifest."`
+}
+
+// Help shows examples.
+func (*botCmd) Help() string {
+	return `Takes commands from the platforms whose tokens are set (discord.token, slack.bot_token) and from the
+web console, puts them on queue.url and posts what workers make of them. docs/chat.md says how to set up a platform.
+
+Examples:
+  DREAM_DISCORD_TOKEN=… DREAM_QUEUE_URL=redis://queue:6379 dream bot
+  dream bot check
+  dream bot manifest > slack-manifest.yaml`
+}
+
+type botRunCmd struct{}
+
+// Run serves until the first interrupt.
+func (*botRunCmd) Run(a *app) error {
+	q, err := openQueue(a.ctx, a)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	store, err := openStore(a)
+	if err != nil {
+		return err
+	}
+	if err := checkStore(a, store); err != nil {
+		return err
+	}
+	keys, err := linkKeys(a)
+	if err != nil {
+		return err
+	}
+	service, err := newService(a, q, store)
+	if err != nil {
+		return err
+	}
+	files, built := assets.FS()
+	console, err := web.New(web.Config{
+		Listen: a.config.Web.Listen, PublicURL: a.config.Web.PublicURL, Token: string(a.config.Web.Token), LinkLife: a.config.Storage.Keep,
+	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log})
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, registry)
+	group, ctx := errgroup.WithContext(a.ctx)
+	group.Go(func() error { return console.Run(ctx) })
+	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })
+	group.Go(func() error { return chats.serveMetrics(ctx, a.config.Metrics.Listen, registry) })
+	group.Go(func() error { return notifySystemd(ctx) })
+	fmt.Fprintf(a.stdout, "the bot serves %s and the console at %s\nStop it with Ctrl-C.\n", chats.names(), console.URL())
+	return group.Wait()
+}
+
+// newService is the commands' service as the settings have it.
+func newService(a *app, q queue.Queue, store storage.Store) (*bots.Service, error) {
+	l := a.config.Chat
+	return bots.New(bots.Config{
+		Keep: a.config.Storage.Keep, MaxLive: l.MaxLive,
+		Limits: limits.Config{
+			UserDay: l.UserDay, SpaceDay: l.SpaceDay, TotalDay: l.TotalDay, Cooldown: l.Cooldown,
+			Admins: l.Admins, Ingest: l.Ingest, BlockFile: l.BlockFile,
+		},
+	}, q, store, chatIngester{&ingest.Ingester{Queue: q, Blobs: store}}, a.log)
+}
+
+// chats are the platforms whose tokens are set.
+type chats struct {
+	app     *app
+	discord *discord.Bot
+	slack   *slack.Bot
+	parts   []func(context.Context) error
+}
+
+func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service, signer links.Signer, r prometheus.Registerer) *chats {
+	c := &chats{app: a}
+	renderer := &bots.Renderer{Results: results(a, store, signer), Next: service.Next}
+	metrics := delivery.NewMetrics(r)
+	cfg := delivery.Defaults()
+	if a.config.Chat.EditEvery > 0 {
+		cfg.EditEvery = a.config.Chat.EditEvery
+	}
+	if d := a.config.Discord; d.Token != "" {
+		c.discord = discord.New(discordConfig(a), service, q, a.log)
+		cfg.OpsChannel = d.OpsChannel
+		out := delivery.New(cfg, q, c.discord, c.discord, renderer, metrics, a.log)
+		c.discord.Learn(out.Outbound())
+		c.parts = append(c.parts, out.Run)
+		if d.PublicKey == "" { // interactions come either by gateway or by HTTP
+			c.parts = append(c.parts, c.discord.Run)
+		} else {
+			c.parts = append(c.parts, c.discord.Register)
+		}
+	}
+	if s := a.config.Slack; s.BotToken != "" {
+		c.slack = slack.New(slackConfig(a), service, q, a.log)
+		cfg.OpsChannel = s.OpsChannel
+		out := delivery.New(cfg, q, c.slack, c.slack, renderer, metrics, a.log)
+		c.slack.Through(out.Outbound())
+		c.parts = append(c.parts, out.Run)
+		if s.AppToken != "" {
+			c.parts = append(c.parts, c.slack.Run)
+		}
+	}
+	return c
+}
+
+func discordConfig(a *app) discord.Config {
+	d := a.config.Discord
+	return discord.Config{Token: string(d.Token), APIURL: d.APIURL, GatewayURL: d.GatewayURL, PublicKey: d.PublicKey}
+}
+
+func slackConfig(a *app) slack.Config {
+	s := a.config.Slack
+	return slack.Config{BotToken: string(s.BotToken), AppToken: string(s.AppToken), SigningSecret: string(s.SigningSecret), APIURL: s.APIURL}
+}
+
+func (c *chats) names() string {
+	var names []string
+	if c.discord != nil {
+		names = append(names, "Discord")
+	}
+	if c.slack != nil {
+		names = append(names, "Slack")
+	}
+	if names == nil {
+		return "no chat platform (no token is set)"
+	}
+	return strings.Join(names, " and ")
+}
+
+// run serves the platforms. One that is refused for good does not take the
+// others with it: the log and `dream bot check` say what is wrong.
+func (c *chats) run(ctx context.Context, listen string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, part := range c.parts {
+		group.Go(func() error {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				c.app.log.Error("a chat platform is out of service; run dream bot check", "err", err)
+			}
+			return nil
+		})
+	}
+	if listen != "" {
+		group.Go(func() error { return c.serveHTTP(ctx, listen) })
+	}
+	return group.Wait()
+}
+
+// serveHTTP answers signed requests of the platforms, for set-ups without
+// gateway or Socket Mode.
+func (c *chats) serveHTTP(ctx context.Context, listen string) error {
+	mux := http.NewServeMux()
+	if c.discord != nil && c.app.config.Discord.PublicKey != "" {
+		h, err := c.discord.Endpoint(ctx)
+		if err != nil {
+			return usageError{err}
+		}
+		mux.Handle("POST /discord", h)
+	}
+	if c.slack != nil && c.app.config.Slack.SigningSecret != "" {
+		h, err := c.slack.Endpoint(ctx)
+		if err != nil {
+			return usageError{err}
+		}
+		mux.Handle("POST /slack", h)
+	}
+	return serveUntil(ctx, listen, mux)
+}
+
+// serveMetrics answers /metrics, /healthz and /readyz; without an address it does nothing.
+func (c *chats) serveMetrics(ctx context.Context, listen string, r *prometheus.Registry) error {
+	if listen == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if c.discord != nil && c.app.config.Discord.PublicKey == "" && !c.discord.Health().Connected {
+			http.Error(w, "Discord is not connected: "+c.discord.Health().Problem, http.StatusServiceUnavailable)
+			return
+		}
+		if c.slack != nil && c.app.config.Slack.AppToken != "" && c.slack.Health().Connected == 0 {
+			http.Error(w, "Slack is not connected: "+c.slack.Health().Problem, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return serveUntil(ctx, listen, mux)
+}
+
+func serveUntil(ctx context.Context, listen string, h http.Handler) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listen on %q: %w", listen, err)
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %q: %w", listen, err)
+	}
+	return nil
+}
+
+// results gives chat access to files: links through the console when it has a
+// public address, else presigned ones, else the console's own address.
+func results(a *app, store storage.Store, signer links.Signer) bots.Results {
+	public := a.config.Web.PublicURL != ""
+	return bots.Results{
+		Link: func(ctx context.Context, job string, f queue.File) (string, time.Time) {
+			until := time.Now().Add(a.config.Storage.Keep)
+			if public {
+				return signer.URL(job, f.Name, until), until
+			}
+			if m, err := storage.ReadManifest(ctx, store, job); err == nil {
+				week := time.Now().Add(storage.MaxLinkLife)
+				if url, err := store.Link(ctx, m.FileKey(f.Name), storage.MaxLinkLife); err == nil {
+					return url, week
+				}
+			}
+			return signer.URL(job, f.Name, until), until
+		},
+		Page: func(job string) string { return strings.TrimSuffix(signer.Base, "/") + "/jobs/" + job },
+		Read: func(ctx context.Context, job, lease, name string, limit int64) ([]byte, error) {
+			return storage.ReadAll(ctx, store, storage.FileKey(job, lease, name), limit)
+		},
+	}
+}
+
+type botCheckCmd struct {
+	JSON bool `name:"json" help:"Print the findings as JSON."`
+}
+
+// Run looks at every platform whose token is set; exit code 1 if something is wrong.
+func (c *botCheckCmd) Run(a *app) error {
+	ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
+	defer cancel()
+	found := map[string][]bots.Finding{}
+	if a.config.Discord.Token != "" {
+		found["discord"] = discord.New(discordConfig(a), nil, nil, a.log).Check(ctx, a.config.Discord.OpsChannel)
+	}
+	if a.config.Slack.BotToken != "" {
+		found["slack"] = slack.New(slackConfig(a), nil, nil, a.log).Check(ctx, a.config.Slack.OpsChannel)
+	}
+	if len(found) == 0 {
+		return usagef("no chat token is set: set discord.token or slack.bot_token (docs/chat.md says how)")
+	}
+	bad := 0
+	for _, platform := range []string{"discord", "slack"} {
+		for _, f := range found[platform] {
+			mark := "ok  "
+			if !f.OK {
+				mark, bad = "FAIL", bad+1
+			}
+			if !c.JSON {
+				fmt.Fprintf(a.stdout, "%s %-8s %s\n", mark, platform, f.Text)
+			}
+		}
+	}
+	if c.JSON {
+		if err := json.NewEncoder(a.stdout).Encode(found); err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of the checks failed", bad)
+	}
+	return nil
+}
+
+type botManifestCmd struct {
+	Command string `help:"Name of the slash command; one of a name per workspace." default:"/dream"`
+	URL     string `help:"Public address of chat.listen with /slack at its end; without it the app uses Socket Mode." placeholder:"URL"`
+}
+
+// Run prints the manifest as YAML.
+func (c *botManifestCmd) Run(a *app) error {
+	text, err := yaml.Marshal(slack.Manifest(c.Command, c.URL))
+	if err != nil {
+		return err
+	}
+	_, err = a.stdout.Write(text)
+	return err
+}
