@@ -125,7 +125,7 @@ func (s *session) heartbeat() {
 	timer := time.NewTimer(s.every)
 	defer timer.Stop()
 	lastOK := time.Now()
-	away := false
+	away, saved := false, false
 	for {
 		select {
 		case <-s.over:
@@ -137,7 +137,7 @@ func (s *session) heartbeat() {
 		err := s.beat()
 		switch {
 		case err == nil:
-			lastOK = time.Now()
+			lastOK, saved = time.Now(), false
 			if away {
 				s.log.Info("the queue answers again")
 				away = false
@@ -149,12 +149,20 @@ func (s *session) heartbeat() {
 				s.log.Warn("heartbeat failed, the work goes on", "err", err)
 				away = true
 			}
-			if time.Since(lastOK) > s.ttl*2/3 {
+			if !saved && time.Since(lastOK) > s.lease()*2/3 {
+				saved = true
 				s.mustSave.Store(true)
 			}
 		}
 		timer.Reset(wait)
 	}
+}
+
+// lease is the life of the lease as the queue last said.
+func (s *session) lease() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ttl
 }
 
 // beat sends one heartbeat and acts on its answer.
