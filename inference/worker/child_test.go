@@ -20,9 +20,12 @@ import (
 
 	"dreamcad/inference/worker"
 	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/queue/redisq"
 	"dreamcad/queue/sqliteq"
 	"dreamcad/storage"
 	"dreamcad/storage/dir"
+	"dreamcad/storage/s3"
 	"dreamcad/storage/storagetest"
 )
 
@@ -47,6 +50,33 @@ func faultConfig() queue.Config {
 	return c
 }
 
+// openParts opens queue and storage: servers where they are named, else SQLite and a
+// directory below base.
+func openParts(ctx context.Context, base, redis, bucket string) (queue.Queue, storage.Store, error) {
+	if redis == "" {
+		q, err := sqliteq.Open(ctx, filepath.Join(base, "queue.db"), faultConfig(), sqliteq.Options{})
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := dir.Open(dir.Config{Path: filepath.Join(base, "store")})
+		return q, s, err
+	}
+	o, err := redisq.ParseURL(redis)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := s3.ParseURL(bucket)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := s3.Open(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	q, err := redisq.Open(ctx, faultConfig(), o)
+	return q, s, err
+}
+
 // child runs a worker until a signal. WORKER_DIE names the point at which it kills
 // itself, WORKER_WAIT the one at which it waits for the file "go"; both happen once,
 // at the WORKER_NTH passage.
@@ -56,15 +86,11 @@ func child(base string) error {
 	if err := os.WriteFile(filepath.Join(base, fmt.Sprintf("ready-%d", os.Getpid())), nil, 0o600); err != nil {
 		return err
 	}
-	q, err := sqliteq.Open(ctx, filepath.Join(base, "queue.db"), faultConfig(), sqliteq.Options{})
+	q, s, err := openParts(ctx, base, os.Getenv("WORKER_REDIS"), os.Getenv("WORKER_S3"))
 	if err != nil {
 		return err
 	}
 	defer q.Close()
-	s, err := dir.Open(dir.Config{Path: filepath.Join(base, "store")})
-	if err != nil {
-		return err
-	}
 	dev := newChain()
 	dev.pace = 10 * time.Millisecond
 	dev.ledger.file, err = os.OpenFile(filepath.Join(base, "ledger"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -118,11 +144,95 @@ func exists(path string) bool {
 type bench struct {
 	*rig
 	base string
+	env  []string // of the children
 }
 
 func newBench(t *testing.T) *bench {
 	base := t.TempDir()
 	return &bench{rig: openRig(t, base, faultConfig()), base: base}
+}
+
+// newServerBench is a bench on a real Redis (AOF always) and a real S3 server.
+func newServerBench(t *testing.T) (*bench, *queuetest.Redis) {
+	redis := queuetest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
+	g := storagetest.StartGateway(t)
+	b := newBench(t)
+	queueURL := "redis://" + redis.Addr + "/0"
+	bucket := fmt.Sprintf("s3://%s:%s@results?endpoint=%s&path_style=true&create=true", g.AccessKey, g.SecretKey, g.Endpoint)
+	q, s, err := openParts(t.Context(), b.base, queueURL, bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	if _, err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.q, b.store.Store, b.env = q, s, []string{"WORKER_REDIS=" + queueURL, "WORKER_S3=" + bucket}
+	if b.start, err = q.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b, redis
+}
+
+// The rows that matter most once more on the servers of production.
+func TestFaultsOnRedisAndS3(t *testing.T) {
+	total := newChain().total(queue.Request{Kind: queue.Mesh})
+	for _, point := range []string{"step", "artifacts", "manifest"} {
+		t.Run("killed at "+point, func(t *testing.T) {
+			b, _ := newServerBench(t)
+			j := b.submit(queue.Mesh, queue.Interactive, "a mug")
+			b.gone(b.spawn("gpu0", "WORKER_DIE="+point, "WORKER_NTH=1"))
+			before, _ := b.steps(j.ID)
+			b.spawn("gpu0")
+			b.effects(j.ID)
+			if after, _ := b.steps(j.ID); point != "step" && after != before || after > total+1 {
+				t.Errorf("%d steps in all, %d before the kill, %d are needed", after, before, total)
+			}
+		})
+	}
+	t.Run("stopped before the manifest", func(t *testing.T) {
+		b, _ := newServerBench(t)
+		j := b.submit(queue.Mesh, queue.Interactive, "a mug")
+		first := b.spawn("gpu0", "WORKER_WAIT=artifacts")
+		b.until("the worker gets there", func() bool { return exists(filepath.Join(b.base, "reached")) })
+		if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(b.base, "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.spawn("gpu1")
+		winner := b.wait(j.ID, queue.Done).Result.Winner
+		time.Sleep(faultConfig().Lease)
+		_ = first.cmd.Process.Signal(syscall.SIGCONT)
+		time.Sleep(2 * faultConfig().Heartbeat)
+		_ = first.cmd.Process.Signal(syscall.SIGTERM)
+		b.gone(first)
+		if got := b.job(j.ID).Result.Winner; got != winner {
+			t.Errorf("the stale worker changed the winner from %q to %q", winner, got)
+		}
+		b.effects(j.ID)
+	})
+	// Row 4: the queue's server is killed and comes back while the job runs; the work
+	// goes on meanwhile.
+	t.Run("Redis killed and restarted", func(t *testing.T) {
+		b, redis := newServerBench(t)
+		j := b.submit(queue.Mesh, queue.Interactive, "a mug")
+		b.spawn("gpu0", "WORKER_WAIT=step")
+		b.until("the worker gets there", func() bool { return exists(filepath.Join(b.base, "reached")) })
+		redis.Kill()
+		if err := os.WriteFile(filepath.Join(b.base, "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b.until("the work goes on without Redis", func() bool { n, _ := b.steps(j.ID); return n == total })
+		if err := redis.Start(); err != nil {
+			t.Fatal(err)
+		}
+		b.effects(j.ID)
+		if n, repeated := b.steps(j.ID); n != total || repeated != 1 {
+			t.Errorf("%d steps were done, %d are needed: the outage interrupted the job", n, total)
+		}
+	})
 }
 
 // process is a child worker.
@@ -139,7 +249,7 @@ func (b *bench) spawn(name string, env ...string) *process {
 		b.t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(exe), exited: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), "WORKER_BASE="+b.base, "WORKER_NAME="+name), env...)
+	p.cmd.Env = append(append(append(os.Environ(), "WORKER_BASE="+b.base, "WORKER_NAME="+name), b.env...), env...)
 	p.cmd.Stderr = b.t.Output()
 	if err := p.cmd.Start(); err != nil {
 		b.t.Fatal(err)
