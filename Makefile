@@ -74,7 +74,7 @@ builds: ## Build the three variants: without cgo, plain, cuda
 # cuda.h comes from NVIDIA's PyPI package; linking needs no libcuda: an empty archive stands for it
 # (inference/device/cuda/driver holds a table that is filled when the program starts).
 CUDA_INCLUDE := $(CACHE)/cuda/nvidia/cuda_runtime/include
-CUDA_FLAGS := CGO_CFLAGS="-O2 -I$(CUDA_INCLUDE)" CGO_LDFLAGS="-L$(CACHE)/cuda/lib"
+CUDA_FLAGS := CGO_CFLAGS="-O2 -I$(CUDA_INCLUDE) -Wno-deprecated-declarations" CGO_LDFLAGS="-L$(CACHE)/cuda/lib"
 CUDA_TOOL := python3 inference/device/cuda/tools/kernels.py --cache $(CACHE)
 
 .PHONY: build-cuda
@@ -104,6 +104,24 @@ test-cuda: cuda-headers ## Vet the CUDA build and run its tests; without a card 
 .PHONY: test-gpu
 test-gpu: cuda-headers ## Run the CUDA tests on the card of this machine (fails without one)
 	REQUIRE_GPU=1 $(CUDA_FLAGS) $(GO) test -count=1 -tags cuda ./inference/device/cuda/...
+
+# A Python with a CUDA build of PyTorch and safetensors (pip install torch safetensors).
+TORCH_PYTHON ?= python3
+PEER := $(CACHE)/peer
+
+.PHONY: peer-gpu
+peer-gpu: ## Write the random full-size checkpoint, PyTorch's results and times (needs TORCH_PYTHON with torch and a card)
+	$(TORCH_PYTHON) inference/device/cuda/tools/peer.py $(PEER) $(ARGS)
+
+.PHONY: test-gpu-full
+test-gpu-full: cuda-headers ## Compare the full-size networks and 50 steps with PyTorch on the card (after make peer-gpu)
+	REQUIRE_GPU=1 DREAM_PEER=$(PEER) $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestFullAgainstPyTorch ./inference/device/cuda
+
+.PHONY: bench-gpu
+bench-gpu: cuda-headers ## Time the card's networks beside PyTorch in the same run and print the ratios
+	$(MAKE) --no-print-directory peer-gpu ARGS='--compile $(ARGS)'
+	REQUIRE_GPU=1 DREAM_PEER=$(PEER) DREAM_PROFILE=1 $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestFullSpeed ./inference/device/cuda
+	BENCH_GPU=1 REQUIRE_GPU=1 $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestSpeed ./inference/device/cuda
 
 .PHONY: verify
 verify: ## Prove that generated files are current

@@ -14,6 +14,7 @@ step "three builds and vet"
 make --no-print-directory builds
 go vet ./...
 make --no-print-directory test-cuda
+bash scripts/cuda_fallback.sh
 
 step "import arrows and lint"
 make --no-print-directory lint

@@ -39,6 +39,7 @@ type Card struct {
 	info    device.Info
 	options Options
 	calls   chan call
+	quit    chan struct{}
 	stopped chan struct{}
 	close   sync.Once
 
@@ -77,7 +78,7 @@ func Open(number int, o Options) (device.Device, error) {
 	if n := Count(); number < 0 || number >= n {
 		return nil, &Unavailable{Reason: fmt.Sprintf("no card cuda:%d (%d found)", number, n)}
 	}
-	c := &Card{options: o, calls: make(chan call), stopped: make(chan struct{})}
+	c := &Card{options: o, calls: make(chan call), quit: make(chan struct{}), stopped: make(chan struct{})}
 	ready := make(chan error, 1)
 	go c.own(number, ready)
 	if err := <-ready; err != nil {
@@ -96,12 +97,17 @@ func (c *Card) own(number int, ready chan<- error) {
 	if err != nil {
 		return
 	}
-	for call := range c.calls {
-		err := c.lost
-		if err == nil {
-			err = call.fn()
+	for open := true; open; {
+		select {
+		case call := <-c.calls:
+			err := c.lost
+			if err == nil {
+				err = call.fn()
+			}
+			call.done <- err
+		case <-c.quit:
+			open = false
 		}
-		call.done <- err
 	}
 	// Destroying the context frees every allocation and module in it, page-locked host memory too.
 	c.transfer = transfer{}
@@ -164,7 +170,7 @@ func (c *Card) Info() device.Info { return c.info }
 
 // Close implements [device.Device].
 func (c *Card) Close() error {
-	c.close.Do(func() { close(c.calls) })
+	c.close.Do(func() { close(c.quit) })
 	<-c.stopped
 	return nil
 }

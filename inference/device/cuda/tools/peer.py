@@ -4,7 +4,7 @@
 
 Needs a CUDA build of PyTorch (pip install torch safetensors) and a card with 12 GB. Writes into DIR
   weights.safetensors  every tensor of the UNet, the text encoder and the VAE, fp16, none zero
-  model.json           the description, so that DIR is a model bundle (with --merges also the tokenizer's file)
+  model.json           the description, so that DIR is a model bundle with the tokenizer's file (--merges, else downloaded)
   reference.safetensors inputs, and results in fp32
   peer.json            errors of fp16 PyTorch against fp32 PyTorch, and its times in milliseconds
 and prints the standard deviation of every block's output. The architecture follows the public bytedance/MVDream;
@@ -16,6 +16,7 @@ import math
 import pathlib
 import shutil
 import time
+import urllib.request
 
 import torch
 import torch.nn.functional as F
@@ -292,9 +293,12 @@ def main():
     description = json.loads(args.model.read_text())
     description["name"] = "random-sd21"
     description["files"]["weights"] = {"name": "weights.safetensors"}
-    description["sources"] = []
+    sources, description["sources"] = description["sources"], []
+    merges = args.dir / description["files"]["merges"]["name"]
     if args.merges:
-        shutil.copy(args.merges, args.dir / description["files"]["merges"]["name"])
+        shutil.copyfile(args.merges, merges)
+    elif not merges.exists():
+        urllib.request.urlretrieve(next(s["url"] for s in sources if s["name"] == merges.name), merges)
     (args.dir / "model.json").write_text(json.dumps(description))
     print(f"checkpoint written after {time.time() - start:.1f} s", flush=True)
 
