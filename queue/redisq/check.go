@@ -283,7 +283,7 @@ func (a *audit) sets() error {
 			a.say("%d jobs wait in class %s, the index has %d", a.inLine[string(c)], c, n)
 		}
 	}
-	n, err := a.q.c.HGet(a.ctx, a.q.key("meta"), "queued").Int()
+	n, err := a.q.c.HGet(a.ctx, a.q.key("c"), "waiting").Int()
 	if err != nil && err != redis.Nil {
 		return wrap("audit", err)
 	}

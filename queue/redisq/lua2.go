@@ -7,7 +7,7 @@ const (
 local on, scope, name = ARGV[1] == 'on', ARGV[2], ARGV[3]
 local f = scope .. ':' .. name
 if scope == 'batch' then
-  local k = K('b', name)
+  local k = P .. 'b:' .. name
   local st = call('HGET', k, 'st')
   if not st then return {'none'} end
   if on then
@@ -15,30 +15,32 @@ if scope == 'batch' then
     call('HSET', k, 'st', 'paused')
   elseif st == 'paused' then call('HSET', k, 'st', 'running') end
   if on or st == 'paused' then
-    for _, id in ipairs(call('ZRANGE', K('xb', name), 0, -1)) do
+    for _, id in ipairs(call('ZRANGE', P .. 'xb:' .. name, 0, -1)) do
       local j = load(id)
       if j and j.st == 'queued' and on and j.hd ~= '1' then
         lineRemove(j)
-        call('HSET', j.k, 'hd', '1')
-        call('ZADD', K('held'), j.sq, id)
+        j.hd = '1'
+        set(j, 'hd', '1')
+        call('ZADD', P .. 'held', j.sq, id)
       elseif j and j.st == 'queued' and not on and j.hd == '1' then
-        call('HDEL', j.k, 'hd')
-        call('ZREM', K('held'), id)
+        j.hd = ''
+        set(j, 'hd', '')
+        call('ZREM', P .. 'held', id)
         lineAdd(j)
       end
     end
   end
 end
-if on then call('HSETNX', K('sw'), f, cjson.encode({why = ARGV[4], since = now()}))
-else call('HDEL', K('sw'), f) end
+if on then call('HSETNX', P .. 'sw', f, cjson.encode({why = ARGV[4], since = now()}))
+else call('HDEL', P .. 'sw', f) end
 if scope == 'user' then
   if on then
-    call('HSET', K('u', name), 'pz', '1')
-    call('PERSIST', K('u', name))
-  else call('HDEL', K('u', name), 'pz') end
+    U(name).pz, U(name).c.pz = true, '1'
+    call('PERSIST', P .. 'u:' .. name)
+  else U(name).pz, U(name).c.pz = false, '' end
   reseat(name)
 elseif not on then
-  for _, po in ipairs(call('SMEMBERS', K('pools'))) do wake(po) end
+  for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do wake(po) end
 end
 return {'ok'}`
 
@@ -47,20 +49,21 @@ return {'ok'}`
 local j = load(ARGV[1])
 if not j then return {'none'} end
 if j.st ~= 'failed' and j.st ~= 'cancelled' and j.st ~= 'quarantined' then return {'state', j.st} end
-call('HDEL', K('poison'), j.fp)
-call('ZREM', K('t', j.st), j.id)
+call('HDEL', P .. 'poison', j.fp)
+call('ZREM', P .. 't:' .. j.st, j.id)
 if j.ba ~= '' then
-  local k = K('b', j.ba)
-  call('LREM', K('tb', j.ba, j.st), 1, j.id)
-  call('SETBIT', K('bf', j.ba), j.ln, 0)
-  call('HDEL', K('bw', j.ba), j.ln)
+  local k = P .. 'b:' .. j.ba
+  call('LREM', P .. 'tb:' .. j.ba .. ':' .. j.st, 1, j.id)
+  call('SETBIT', P .. 'bf:' .. j.ba, j.ln, 0)
+  call('HDEL', P .. 'bw:' .. j.ba, j.ln)
   call('HINCRBY', k, 'out', 1)
   local f = j.st == 'cancelled' and 'cn' or 'fd'
   if call('HINCRBY', k, f, -1) < 0 then call('HSET', k, f, 0) end
   if call('HGET', k, 'st') == 'ended' then call('HSET', k, 'st', 'running') end
   call('HSET', k, 'en', 0)
 end
-call('HDEL', j.k, 'fa', 'cr', 'di', 'cw', 'en', 'fl', 'pg', 'nb')
+for _, f in ipairs({'fa', 'cr', 'di', 'cw', 'en', 'fl', 'pg', 'nb'}) do set(j, f, '') end
+j.fa, j.cr, j.di, j.cw = 0, 0, 0, ''
 toLine(j)
 count('requeued')
 event(j, 'accepted', '{"stage":"queued"}')
@@ -68,9 +71,9 @@ return {'ok'}`
 
 	// ARGV: id; returns 1 or 0 (no job)
 	releaseLua = `
-local fp = call('HGET', K('j', ARGV[1]), 'fp')
+local fp = call('HGET', P .. 'j:' .. ARGV[1], 'fp')
 if not fp then return 0 end
-call('HDEL', K('poison'), fp)
+call('HDEL', P .. 'poison', fp)
 return 1`
 
 	// ARGV: user id…; deletes those of the ids that are terminal; returns them
@@ -78,16 +81,16 @@ return 1`
 local out = {}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local v = call('HMGET', K('j', id), 'st', 'r', 'us')
+  local v = call('HMGET', P .. 'j:' .. id, 'st', 'r', 'us')
   if v[3] == ARGV[1] and (v[1] == 'done' or v[1] == 'failed' or v[1] == 'cancelled' or v[1] == 'quarantined') then
     local ok, r = pcall(cjson.decode, v[2])
-    if ok and r.key then call('DEL', K('i', r.key)) end
+    if ok and r.key then call('DEL', P .. 'i:' .. r.key) end
     drop(id)
     out[#out+1] = id
   end
 end
-local u = call('HMGET', K('u', ARGV[1]), 'qd', 'rn', 'pz')
-if tonumber(u[1] or 0) <= 0 and tonumber(u[2] or 0) <= 0 and u[3] ~= '1' then call('DEL', K('u', ARGV[1])) end
+local u = call('HMGET', P .. 'u:' .. ARGV[1], 'qd', 'rn', 'pz')
+if tonumber(u[1] or 0) <= 0 and tonumber(u[2] or 0) <= 0 and u[3] ~= '1' then call('DEL', P .. 'u:' .. ARGV[1]) end
 return out`
 
 	// ARGV: id; returns false or {"status", status, sort} or
@@ -95,32 +98,32 @@ return out`
 	placeLua = `
 local j = load(ARGV[1])
 if not j then return false end
-local d = call('LRANGE', K('d', j.so), 0, C.samples - 1)
+local d = call('LRANGE', P .. 'd:' .. j.so, 0, C.samples - 1)
 if j.st ~= 'queued' then return {j.st, d} end
-local u = call('HMGET', K('u', j.us), 'vt:' .. j.cl, 'w')
-local ahead = call('ZRANK', K('l', j.cl, j.po, j.us), j.id) or 0
-local est = call('HGET', K('est'), j.so)
+local u = call('HMGET', P .. 'u:' .. j.us, 'vt:' .. j.cl, 'w')
+local ahead = call('ZRANK', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us, j.id) or 0
+local est = call('HGET', P .. 'est', j.so)
 if not est then est = string.sub(j.po, -6) == '/views' and C.estviews or C.estmesh end
 local others = {}
-local z = call('ZRANGE', K('v', j.cl, j.po), 0, C.others - 1, 'WITHSCORES')
+local z = call('ZRANGE', P .. 'v:' .. j.cl .. ':' .. j.po, 0, C.others - 1, 'WITHSCORES')
 for i = 1, #z, 2 do
   if z[i] ~= j.us then
     others[#others+1] = z[i+1]
-    others[#others+1] = call('ZCARD', K('l', j.cl, j.po, z[i]))
-    others[#others+1] = call('HGET', K('u', z[i]), 'w') or '1'
+    others[#others+1] = call('ZCARD', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. z[i])
+    others[#others+1] = call('HGET', P .. 'u:' .. z[i], 'w') or '1'
   end
 end
 local prior = 0
 if j.cl == 'bulk' then
-  for _, o in ipairs(call('ZRANGE', K('v', 'interactive', j.po), 0, C.others - 1)) do prior = prior + call('ZCARD', K('l', 'interactive', j.po, o)) end
+  for _, o in ipairs(call('ZRANGE', P .. 'v:interactive:' .. j.po, 0, C.others - 1)) do prior = prior + call('ZCARD', P .. 'l:interactive:' .. j.po .. ':' .. o) end
 end
 local held = ''
 if switched('queue') then held = 'queue' elseif switched('class', j.cl) then held = 'class ' .. j.cl
 elseif switched('user', j.us) then held = 'user' elseif j.hd == '1' then held = 'batch' end
-local etas = call('ZRANGE', K('eta'), 0, 999, 'WITHSCORES')
+local etas = call('ZRANGE', P .. 'eta', 0, 999, 'WITHSCORES')
 local slots = 0
-for _, w in ipairs(call('ZRANGE', K('seen'), now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
-  local info = call('HGET', K('workers'), w)
+for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
+  local info = call('HGET', P .. 'workers', w)
   if info and not switched('worker', w) then
     for _, po in ipairs(cjson.decode(info).pools) do if po == j.po then slots = slots + 1 end end
   end
@@ -134,15 +137,15 @@ local function put(k, v) out[#out+1] = k; out[#out+1] = tostring(v) end
 put('now', now())
 local users = {interactive = {}, bulk = {}}
 for _, cl in ipairs({'interactive', 'bulk'}) do
-  put('queued:' .. cl, call('ZCARD', K('wt', cl)))
-  local old = call('ZRANGE', K('wt', cl), 0, 0, 'WITHSCORES')
+  put('queued:' .. cl, call('ZCARD', P .. 'wt:' .. cl))
+  local old = call('ZRANGE', P .. 'wt:' .. cl, 0, 0, 'WITHSCORES')
   if old[2] then put('oldest:' .. cl, old[2]) end
   local n, most = 0, 0
-  for _, po in ipairs(call('SMEMBERS', K('pools'))) do
-    local c = call('ZCARD', K('v', cl, po)) + call('ZCARD', K('vp', cl, po))
+  for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do
+    local c = call('ZCARD', P .. 'v:' .. cl .. ':' .. po) + call('ZCARD', P .. 'vp:' .. cl .. ':' .. po)
     if c <= 1000 then
       for _, z in ipairs({'v', 'vp'}) do
-        for _, u in ipairs(call('ZRANGE', K(z, cl, po), 0, -1)) do
+        for _, u in ipairs(call('ZRANGE', P .. z .. ':' .. cl .. ':' .. po, 0, -1)) do
           if not users[cl][u] then users[cl][u] = true; n = n + 1 end
         end
       end
@@ -150,24 +153,25 @@ for _, cl in ipairs({'interactive', 'bulk'}) do
   end
   put('users:' .. cl, math.max(n, most))
 end
-put('held', call('ZCARD', K('held')))
-put('scheduled', call('ZCARD', K('later')))
-put('leased', call('ZCARD', K('leases')))
-put('overdue', call('ZCOUNT', K('leases'), '-inf', '(' .. now()))
-for _, st in ipairs({'done', 'failed', 'cancelled', 'quarantined'}) do put('ended:' .. st, call('ZCARD', K('t', st))) end
-local c = call('HGETALL', K('c'))
+put('held', call('ZCARD', P .. 'held'))
+put('scheduled', call('ZCARD', P .. 'later'))
+put('c:submitted', call('HGET', P .. 'meta', 'seq') or 0)
+put('leased', call('ZCARD', P .. 'leases'))
+put('overdue', call('ZCOUNT', P .. 'leases', '-inf', '(' .. now()))
+for _, st in ipairs({'done', 'failed', 'cancelled', 'quarantined'}) do put('ended:' .. st, call('ZCARD', P .. 't:' .. st)) end
+local c = call('HGETALL', P .. 'c')
 for i = 1, #c, 2 do put('c:' .. c[i], c[i+1]) end
-local sw = call('HGETALL', K('sw'))
+local sw = call('HGETALL', P .. 'sw')
 for i = 1, #sw, 2 do put('sw:' .. sw[i], sw[i+1]) end
-for _, w in ipairs(call('ZRANGE', K('seen'), now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
-  put('w:' .. call('ZSCORE', K('seen'), w), call('HGET', K('workers'), w) or '')
+for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
+  put('w:' .. call('ZSCORE', P .. 'seen', w), call('HGET', P .. 'workers', w) or '')
 end
-local e = call('HKEYS', K('est'))
-for i = 1, math.min(#e, 200) do put('d:' .. e[i], table.concat(call('LRANGE', K('d', e[i]), 0, -1), ' ')) end
-local cur = call('HGETALL', K('cur'))
+local e = call('HKEYS', P .. 'est')
+for i = 1, math.min(#e, 200) do put('d:' .. e[i], table.concat(call('LRANGE', P .. 'd:' .. e[i], 0, -1), ' ')) end
+local cur = call('HGETALL', P .. 'cur')
 for i = 1, #cur, 2 do
   local s = string.sub(cur[i], 1, 7) == 'alerts/' and 'al' or 'ev'
-  put('o:' .. cur[i], #call('XRANGE', K(s), '(' .. cur[i+1], '+', 'COUNT', 1000))
+  put('o:' .. cur[i], #call('XRANGE', P .. s, '(' .. cur[i+1], '+', 'COUNT', 1000))
 end
 return out`
 
@@ -175,21 +179,21 @@ return out`
 	idsLua = `
 local st, n = ARGV[1], tonumber(ARGV[2])
 if st == 'queued' then
-  local out = call('ZREVRANGE', K('wt', 'interactive'), 0, n - 1)
-  for _, id in ipairs(call('ZREVRANGE', K('wt', 'bulk'), 0, n - 1)) do out[#out+1] = id end
-  for _, id in ipairs(call('ZREVRANGE', K('held'), 0, n - 1)) do out[#out+1] = id end
+  local out = call('ZREVRANGE', P .. 'wt:interactive', 0, n - 1)
+  for _, id in ipairs(call('ZREVRANGE', P .. 'wt:bulk', 0, n - 1)) do out[#out+1] = id end
+  for _, id in ipairs(call('ZREVRANGE', P .. 'held', 0, n - 1)) do out[#out+1] = id end
   return out
 end
-local k = st == 'leased' and K('leases') or st == 'scheduled' and K('later') or K('t', st)
+local k = st == 'leased' and P .. 'leases' or st == 'scheduled' and P .. 'later' or P .. 't:' .. st
 return call('ZREVRANGE', k, 0, n - 1)`
 
 	// ARGV: consumer stream; returns its cursor, registering the stream's end for a new one
 	cursorLua = `
-local c = call('HGET', K('cur'), ARGV[1])
+local c = call('HGET', P .. 'cur', ARGV[1])
 if c then return c end
-local e = call('XREVRANGE', K(ARGV[2]), '+', '-', 'COUNT', 1)
+local e = call('XREVRANGE', P .. ARGV[2], '+', '-', 'COUNT', 1)
 c = e[1] and e[1][1] or '0-0'
-call('HSET', K('cur'), ARGV[1], c)
+call('HSET', P .. 'cur', ARGV[1], c)
 return c`
 
 	// ARGV: consumer cursor; moves forward only
@@ -199,40 +203,40 @@ local function parse(s)
   return tonumber(a), tonumber(b) or 0
 end
 local a, b = parse(ARGV[2])
-local c = call('HGET', K('cur'), ARGV[1])
+local c = call('HGET', P .. 'cur', ARGV[1])
 if c then
   local x, y = parse(c)
   if a < x or (a == x and b <= y) then return 0 end
 end
-call('HSET', K('cur'), ARGV[1], ARGV[2])
+call('HSET', P .. 'cur', ARGV[1], ARGV[2])
 return 1`
 
 	// ARGV: code key firing 0|1 json nonce
 	raiseLua = `
 local f = ARGV[1] .. '\n' .. ARGV[2]
-if ARGV[3] == '1' then call('HSET', K('firing'), f, ARGV[4]) else call('HDEL', K('firing'), f) end
-if call('SET', K('o', ARGV[5]), '1', 'NX', 'PX', 60000) then call('XADD', K('al'), '*', 'd', ARGV[4]) end
+if ARGV[3] == '1' then call('HSET', P .. 'firing', f, ARGV[4]) else call('HDEL', P .. 'firing', f) end
+if call('SET', P .. 'o:' .. ARGV[5], '1', 'NX', 'PX', 60000) then call('XADD', P .. 'al', '*', 'd', ARGV[4]) end
 return 1`
 
 	// ARGV: key value expected version life; returns 1 or 0 (conflict)
 	putLua = `
-local k = K('s', ARGV[1])
+local k = P .. 's:' .. ARGV[1]
 local have = call('HGET', k, 'ver')
 if have ~= ARGV[4] then
   if ARGV[3] ~= '*' and (have or '') ~= ARGV[3] then return 0 end
   call('HSET', k, 'v', ARGV[2], 'ver', ARGV[4])
   if tonumber(ARGV[5]) > 0 then call('PEXPIRE', k, ARGV[5]) else call('PERSIST', k) end
-  call('ZADD', K('sx'), 0, ARGV[1])
+  call('ZADD', P .. 'sx', 0, ARGV[1])
 end
 return 1`
 
 	// ARGV: key expected; returns 1 or 0 (conflict)
 	deleteLua = `
-local k = K('s', ARGV[1])
+local k = P .. 's:' .. ARGV[1]
 local have = call('HGET', k, 'ver')
 if have and ARGV[2] ~= '*' and have ~= ARGV[2] then return 0 end
 call('DEL', k)
-call('ZREM', K('sx'), ARGV[1])
+call('ZREM', P .. 'sx', ARGV[1])
 return 1`
 
 	// ARGV: min max; returns live keys and drops dead ones from the index
@@ -240,11 +244,11 @@ return 1`
 local out = {}
 local lo = ARGV[1]
 while #out < 1000 do
-  local ks = call('ZRANGE', K('sx'), lo, ARGV[2], 'BYLEX', 'LIMIT', 0, 1000)
+  local ks = call('ZRANGE', P .. 'sx', lo, ARGV[2], 'BYLEX', 'LIMIT', 0, 1000)
   for _, k in ipairs(ks) do
-    if call('EXISTS', K('s', k)) == 1 then
+    if call('EXISTS', P .. 's:' .. k) == 1 then
       if #out < 1000 then out[#out+1] = k end
-    else call('ZREM', K('sx'), k) end
+    else call('ZREM', P .. 'sx', k) end
   end
   if #ks < 1000 then break end
   lo = '(' .. ks[#ks]
@@ -253,7 +257,7 @@ return out`
 
 	// ARGV: key delta limit life token; returns {sum} or {sum, "quota"}
 	addLua = `
-local k, o = K('n', 'state/' .. ARGV[1]), K('o', ARGV[5])
+local k, o = P .. 'n:' .. 'state/' .. ARGV[1], P .. 'o:' .. ARGV[5]
 local had = call('GET', o)
 if had then return {tonumber(had)} end
 local n = tonumber(call('GET', k) or 0)
@@ -276,7 +280,7 @@ return 1`
 
 	// ARGV: lock|renew|unlock name token life; returns the number, or -1
 	lockLua = `
-local k = K('lk', ARGV[2])
+local k = P .. 'lk:' .. ARGV[2]
 local v = call('HMGET', k, 'tk', 'no', 'un')
 local mine, live = v[1] == ARGV[3], tonumber(v[3] or 0) > now()
 if ARGV[1] == 'unlock' then
@@ -294,19 +298,19 @@ return n`
 
 	// ARGV: id body owner total origin name private; returns 1 if new
 	batchCreateLua = `
-local k = K('b', ARGV[1])
+local k = P .. 'b:' .. ARGV[1]
 if call('EXISTS', k) == 1 then return 0 end
 call('HSET', k, 'body', ARGV[2], 'own', ARGV[3], 'tot', ARGV[4], 'or', ARGV[5], 'nm', ARGV[6], 'pv', ARGV[7], 'st', 'running',
   'cu', 0, 'rd', 0, 'rl', 0, 'out', 0, 'dn', 0, 'fd', 0, 'cn', 0, 'crt', now(), 'en', 0)
-call('ZADD', K('batches'), now(), ARGV[1])
-call('ZADD', K('bo', ARGV[3]), now(), ARGV[1])
+call('ZADD', P .. 'batches', now(), ARGV[1])
+call('ZADD', P .. 'bo:' .. ARGV[3], now(), ARGV[1])
 batchCheck(ARGV[1])
 return 1`
 
 	// ARGV: batch from to redo n {id req fp cl po so us ln origin private}…; returns {"ok"} or {"none"} or {"conflict", state, cursor}
 	feedLua = `
 local ba, from, to, redo = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
-local k = K('b', ba)
+local k = P .. 'b:' .. ba
 local b = call('HMGET', k, 'st', redo and 'rd' or 'cu', 'rl')
 if not b[1] then return {'none'} end
 local cur = tonumber(b[2])
@@ -317,15 +321,15 @@ for i = 0, n - 1 do
   local a = 6 + 10 * i
   local id = ARGV[a]
   if redo then
-    local st = call('HGET', K('j', id), 'st')
+    local st = call('HGET', P .. 'j:' .. id, 'st')
     if st == 'failed' or st == 'quarantined' then
-      call('LREM', K('tb', ba, st), 1, id)
+      call('LREM', P .. 'tb:' .. ba .. ':' .. st, 1, id)
       drop(id)
     end
-    call('SETBIT', K('br', ba), ARGV[a+7], 0)
-    call('HDEL', K('poison'), ARGV[a+2])
+    call('SETBIT', P .. 'br:' .. ba, ARGV[a+7], 0)
+    call('HDEL', P .. 'poison', ARGV[a+2])
   end
-  if call('EXISTS', K('j', id)) == 0 then
+  if call('EXISTS', P .. 'j:' .. id) == 0 then
     enqueue({id=id, req=ARGV[a+1], fp=ARGV[a+2], cl=ARGV[a+3], po=ARGV[a+4], so=ARGV[a+5], us=ARGV[a+6], ba=ba, ln=ARGV[a+7], ['or']=ARGV[a+8], pv=ARGV[a+9], sn='', key='', qt=''})
     new = new + 1
   end
@@ -341,15 +345,15 @@ return {'ok'}`
 	// ARGV: batch; cancels up to 200 live jobs; returns {"ok", left} | {"none"} | {"ended"} | {"again"}
 	batchCancelLua = `
 local ba = ARGV[1]
-local k = K('b', ba)
+local k = P .. 'b:' .. ba
 local st = call('HGET', k, 'st')
 if not st then return {'none'} end
 if st == 'ended' then return {'ended'} end
 if st == 'cancelled' and call('HGET', k, 'en') ~= '0' then return {'ok', 0} end
 call('HSET', k, 'st', 'cancelled')
 local n, left = 0, 0
-for _, id in ipairs(call('ZRANGE', K('xb', ba), 0, -1)) do
-  local s = call('HGET', K('j', id), 'st')
+for _, id in ipairs(call('ZRANGE', P .. 'xb:' .. ba, 0, -1)) do
+  local s = call('HGET', P .. 'j:' .. id, 'st')
   if s == 'queued' or s == 'scheduled' or s == 'leased' then
     if n < 200 then
       cancel(load(id))
@@ -367,15 +371,15 @@ return {'ok', left}`
 	// ARGV: batch; returns {"ok", n} | {"none"} | {"cancelled"}
 	batchRetryLua = `
 local ba = ARGV[1]
-local k = K('b', ba)
+local k = P .. 'b:' .. ba
 local b = call('HMGET', k, 'st', 'rl', 'fd')
 if not b[1] then return {'none'} end
 if b[1] == 'cancelled' then return {'cancelled'} end
 if tonumber(b[2]) > 0 then return {'ok', tonumber(b[2])} end
 local n = tonumber(b[3])
 if n == 0 then return {'ok', 0} end
-call('DEL', K('br', ba), K('bw', ba))
-if call('EXISTS', K('bf', ba)) == 1 then call('RENAME', K('bf', ba), K('br', ba)) end
+call('DEL', P .. 'br:' .. ba, P .. 'bw:' .. ba)
+if call('EXISTS', P .. 'bf:' .. ba) == 1 then call('RENAME', P .. 'bf:' .. ba, P .. 'br:' .. ba) end
 call('HSET', k, 'rd', 0, 'rl', n, 'fd', 0, 'en', 0)
 if b[1] ~= 'paused' then call('HSET', k, 'st', 'running') end
 return {'ok', n}`

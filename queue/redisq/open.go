@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -203,7 +205,6 @@ func (q *Queue) header() string {
 	} else {
 		b.WriteString("local shift\n")
 	}
-	b.WriteString(prelude)
 	return b.String()
 }
 
@@ -230,13 +231,48 @@ type scripts struct {
 }
 
 func newScripts(header string) scripts {
-	n := func(body string) *redis.Script { return redis.NewScript(header + body) }
+	n := func(body string) *redis.Script {
+		return redis.NewScript(header + needed(body) + "local function main()\n" + body + "\nend\nlocal r = main()\nflush()\nreturn r")
+	}
 	return scripts{
 		submit: n(submitLua), cancel: n(cancelLua), lease: n(leaseLua), beat: n(beatLua), complete: n(completeLua), fail: n(failLua), back: n(backLua), tick: n(tickLua),
 		sw: n(switchLua), requeue: n(requeueLua), release: n(releaseLua), forget: n(forgetLua), place: n(placeLua), stats: n(statsLua), ids: n(idsLua),
 		cursor: n(cursorLua), ack: n(ackLua), raise: n(raiseLua), put: n(putLua), del: n(deleteLua), keys: n(keysLua), add: n(addLua), refund: n(refundLua),
 		lock: n(lockLua), batchCreate: n(batchCreateLua), feed: n(feedLua), batchCancel: n(batchCancelLua), batchRetry: n(batchRetryLua),
 	}
+}
+
+var (
+	preludeParts = regexp.MustCompile(`(?m)^(?:-- .*\n)*local `)
+	functionName = regexp.MustCompile(`(?m)^local function (\w+)`)
+	word         = regexp.MustCompile(`\w+`)
+)
+
+// needed returns the part of the prelude that a script uses: a function that
+// is not there need not be made at each call.
+func needed(body string) string {
+	at := preludeParts.FindAllStringIndex(prelude, -1)
+	var out []string
+	want := map[string]bool{"flush": true}
+	for _, w := range word.FindAllString(body, -1) {
+		want[w] = true
+	}
+	for i := len(at) - 1; i >= 0; i-- { // a function uses only what stands above it
+		end := len(prelude)
+		if i+1 < len(at) {
+			end = at[i+1][0]
+		}
+		part := prelude[at[i][0]:end]
+		if m := functionName.FindStringSubmatch(part); m != nil && !want[m[1]] {
+			continue
+		}
+		for _, w := range word.FindAllString(part, -1) {
+			want[w] = true
+		}
+		out = append(out, part)
+	}
+	slices.Reverse(out)
+	return strings.Join(out, "")
 }
 
 // loadScripts brings the scripts of the hot path into the server's cache; the

@@ -204,7 +204,9 @@ func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 		case "ended":
 			s.Ended[queue.Status(rest)] = n
 		case "c":
-			s.Counters[rest] = n
+			if rest != "waiting" { // not a count of events
+				s.Counters[rest] = n
+			}
 		case "o":
 			s.Outbox[rest] = n
 		case "sw":

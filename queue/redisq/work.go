@@ -173,9 +173,9 @@ const callFor = 5 * time.Second
 func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, error) {
 	end := time.Now().Add(c.Wait)
 	pools := c.Pools()
-	wakes := make([]string, len(pools))
-	for i, p := range pools {
-		wakes[i] = q.key("w", p)
+	wait := []any{"BZPOPMIN"}
+	for _, p := range pools {
+		wait = append(wait, q.key("w", p))
 	}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -185,12 +185,13 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 		if l != nil || err != nil {
 			return l, err
 		}
-		if !time.Now().Before(end) {
+		left := min(time.Until(end), blockFor)
+		if left <= 0 {
 			return nil, &queue.Error{Code: queue.CodeEmpty, Doing: "lease"}
 		}
-		// A lost marker costs one round of blockFor: the loop asks again anyway. The
-		// server's timeout has whole seconds, so the wait may end that much late.
-		err = q.c.BZPopMin(ctx, blockFor, wakes...).Err()
+		// A lost marker costs one round of blockFor: the loop asks again anyway.
+		// The client's own method would round the time up to whole seconds.
+		err = q.c.Do(ctx, append(wait, strconv.FormatFloat(max(left, 10*time.Millisecond).Seconds(), 'f', 3, 64))...).Err()
 		if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
 			return nil, wrap("wait for work", err)
 		}
