@@ -47,6 +47,12 @@ local function now()
   end
   return T
 end
+-- stamp is the time as text: turning a number into text costs more than a call.
+local NOW
+local function stamp()
+  if not NOW then NOW = string.format('%d', now()) end
+  return NOW
+end
 -- Jobs and users are read once, changed in memory and written back by flush.
 local F = {'st','cl','po','us','ba','ln','hd','sq','sa','at','li','fi','qt','ch','ud','ev','as','or','pv','so','wk','wn','fa','cr','di','cw','fp','yi','pg'}
 local NUM = {ln=1,sq=1,sa=1,at=1,fa=1,cr=1,di=1,ch=1,ud=1,ev=1,yi=1}
@@ -134,7 +140,7 @@ local function wake(po) call('ZADD', P .. 'w:' .. po, 0, '1') end
 local function lineAdd(j)
   local l = P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us
   call('ZADD', l, j.sq, j.id)
-  call('ZADD', P .. 'wt:' .. j.cl, now(), j.id)
+  call('ZADD', P .. 'wt:' .. j.cl, stamp(), j.id)
   if call('ZCARD', l) == 1 then
     call('SADD', P .. 'pools', j.po)
     local x, vt = U(j.us), enter(j.us, j.cl)
@@ -198,7 +204,7 @@ local function event(j, kind, data)
   if j.ba ~= '' then return end
   j.ev = j.ev + 1
   set(j, 'ev', j.ev)
-  call('XADD', P .. 'ev', '*', 'k', kind, 'j', j.id, 'a', j.at, 'l', j.li, 'q', j.ev, 't', now(), 'u', j.us, 'p', j.pv, 'o', j['or'], 'd', data or '')
+  call('XADD', P .. 'ev', '*', 'k', kind, 'j', j.id, 'a', j.at, 'l', j.li, 'q', j.ev, 't', stamp(), 'u', j.us, 'p', j.pv, 'o', j['or'], 'd', data or '')
 end
 local function toLine(j)
   j.st = 'queued'
@@ -257,9 +263,9 @@ end
 local function batchEvent(id, st)
   local k = P .. 'b:' .. id
   local b = call('HMGET', k, 'nm', 'dn', 'fd', 'cn', 'own', 'or', 'pv')
-  call('HSET', k, 'st', st, 'en', now())
+  call('HSET', k, 'st', st, 'en', stamp())
   call('HDEL', P .. 'sw', 'batch:' .. id)
-  call('XADD', P .. 'ev', '*', 'k', 'batch', 'b', id, 't', now(), 'u', b[5], 'o', b[6], 'p', b[7],
+  call('XADD', P .. 'ev', '*', 'k', 'batch', 'b', id, 't', stamp(), 'u', b[5], 'o', b[6], 'p', b[7],
     's', st, 'nm', b[1], 'dn', b[2], 'fd', b[3], 'cn', b[4])
 end
 local function batchCheck(id)
@@ -288,8 +294,8 @@ end
 local function finish(j, st, kind, data, fk, reason)
   j.st = st
   set(j, 'st', st)
-  set(j, 'en', now())
-  call('ZADD', P .. 't:' .. st, now(), j.id)
+  set(j, 'en', stamp())
+  call('ZADD', P .. 't:' .. st, stamp(), j.id)
   count(st)
   if j.qt ~= '' and ((st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) then refund(j) end
   if j.ba ~= '' then batchEnd(j, st, reason or '') else event(j, kind, data) end
@@ -359,7 +365,7 @@ end
 local function enqueue(r)
   local j = {id = r.id, k = P .. 'j:' .. r.id, cl = r.cl, po = r.po, us = r.us, ba = r.ba, at = 0, li = '', hd = '', ev = 0, ['or'] = r['or'], pv = r.pv}
   j.sq = call('HINCRBY', P .. 'meta', 'seq', 1)
-  j.w = {'r', r.req, 'fp', r.fp, 'cl', r.cl, 'po', r.po, 'so', r.so, 'us', r.us, 'sq', j.sq, 'sb', now(), 'or', r['or'], 'sn', r.sn}
+  j.w = {'r', r.req, 'fp', r.fp, 'cl', r.cl, 'po', r.po, 'so', r.so, 'us', r.us, 'sq', j.sq, 'sb', stamp(), 'or', r['or'], 'sn', r.sn}
   JOBS[r.id] = j
   if r.ba ~= '' then set(j, 'ba', r.ba); set(j, 'ln', r.ln) end
   if r.pv ~= '' then set(j, 'pv', r.pv) end
@@ -425,7 +431,7 @@ local had = call('HGET', P .. 'lids', li)
 if had then return {had, call('HGETALL', P .. 'j:' .. had)} end
 if info ~= '' then
   call('HSET', P .. 'workers', name, info)
-  call('ZADD', P .. 'seen', now(), name)
+  call('ZADD', P .. 'seen', stamp(), name)
 end
 if call('EXISTS', P .. 'sw') == 1 and (switched('queue') or switched('worker', name)) then return false end
 local order = {}
@@ -472,7 +478,7 @@ for _, cl in ipairs(order) do
     j.at = j.at + 1
     j.li = li
     local w = j.w
-    for _, x in ipairs({'st', 'leased', 'li', li, 'wk', worker, 'wn', name, 'bs', beside, 'at', j.at, 'sa', now(), 'dl', now() + C.lease, 'es', est, 'ch', est, 'pg', '', 'as', ''}) do w[#w+1] = x end
+    for _, x in ipairs({'st', 'leased', 'li', li, 'wk', worker, 'wn', name, 'bs', beside, 'at', j.at, 'sa', stamp(), 'dl', now() + C.lease, 'es', est, 'ch', est, 'pg', '', 'as', ''}) do w[#w+1] = x end
     call('ZADD', P .. 'leases', now() + C.lease, j.id)
     if beside == '' then call('ZADD', P .. 'eta', now() + est * 1000, j.id) end
     call('HSET', P .. 'lids', li, j.id)
@@ -495,7 +501,7 @@ if not j then return {why, 0} end
 local dl = now() + C.lease
 set(j, 'dl', dl)
 call('ZADD', P .. 'leases', dl, j.id)
-call('ZADD', P .. 'seen', 'XX', now(), j.wn)
+call('ZADD', P .. 'seen', 'XX', stamp(), j.wn)
 if ARGV[4] ~= '' then set(j, 'ck', ARGV[4]) end
 if ARGV[5] ~= '' then
   local old = call('HMGET', j.k, 'vi', 'vb')
@@ -526,15 +532,15 @@ for _, po in ipairs(cjson.decode(info).pools) do
     waiting = waiting + call('ZCARD', P .. 'l:interactive:' .. po .. ':' .. u)
   end
 end
-local soon = call('ZCOUNT', P .. 'eta', now(), now() + C.yieldhorizon)
+local soon = call('ZCOUNT', P .. 'eta', stamp(), now() + C.yieldhorizon)
 local own = tonumber(call('ZSCORE', P .. 'eta', j.id) or 0)
 if own >= now() and own <= now() + C.yieldhorizon then soon = soon - 1 end
 -- those already asked to yield will come free too
 soon = soon + call('ZCOUNT', P .. 'asked', now() - C.lease, '+inf')
 if waiting > soon then
   set(j, 'as', j.li)
-  set(j, 'yi', now())
-  call('ZADD', P .. 'asked', now(), j.id)
+  set(j, 'yi', stamp())
+  call('ZADD', P .. 'asked', stamp(), j.id)
   return {'yield', dl}
 end
 return {'go on', dl}`
@@ -590,7 +596,7 @@ if not j then
 end
 if ARGV[5] ~= '' then set(j, 'ck', ARGV[5]) end
 unlease(j, tonumber(ARGV[4]))
-if ARGV[3] == 'yield' then set(j, 'yi', now()) end
+if ARGV[3] == 'yield' then set(j, 'yi', stamp()) end
 count('given_back_' .. ARGV[3])
 toLine(j)
 set(j, 'fi', ARGV[2] .. ':back:queued')
@@ -610,7 +616,7 @@ for _, id in ipairs(call('ZRANGE', P .. 'leases', '-inf', '(' .. now(), 'BYSCORE
     repaired = repaired + 1
   end
 end
-for _, id in ipairs(call('ZRANGE', P .. 'later', '-inf', now(), 'BYSCORE', 'LIMIT', 0, 100)) do
+for _, id in ipairs(call('ZRANGE', P .. 'later', '-inf', stamp(), 'BYSCORE', 'LIMIT', 0, 100)) do
   call('ZREM', P .. 'later', id)
   local j = load(id)
   if j and j.st == 'scheduled' then

@@ -128,13 +128,13 @@ for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 150
     for _, po in ipairs(cjson.decode(info).pools) do if po == j.po then slots = slots + 1 end end
   end
 end
-return {'queued', d, u[1] or '0', u[2] or '1', ahead, tostring(est), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, tostring(now()), slots}`
+return {'queued', d, u[1] or '0', u[2] or '1', ahead, tostring(est), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, tostring(stamp()), slots}`
 
 	// returns a flat picture for Stats
 	statsLua = `
 local out = {}
 local function put(k, v) out[#out+1] = k; out[#out+1] = tostring(v) end
-put('now', now())
+put('now', stamp())
 local users = {interactive = {}, bulk = {}}
 for _, cl in ipairs({'interactive', 'bulk'}) do
   put('queued:' .. cl, call('ZCARD', P .. 'wt:' .. cl))
@@ -301,9 +301,9 @@ return n`
 local k = P .. 'b:' .. ARGV[1]
 if call('EXISTS', k) == 1 then return 0 end
 call('HSET', k, 'body', ARGV[2], 'own', ARGV[3], 'tot', ARGV[4], 'or', ARGV[5], 'nm', ARGV[6], 'pv', ARGV[7], 'st', 'running',
-  'cu', 0, 'rd', 0, 'rl', 0, 'out', 0, 'dn', 0, 'fd', 0, 'cn', 0, 'crt', now(), 'en', 0)
-call('ZADD', P .. 'batches', now(), ARGV[1])
-call('ZADD', P .. 'bo:' .. ARGV[3], now(), ARGV[1])
+  'cu', 0, 'rd', 0, 'rl', 0, 'out', 0, 'dn', 0, 'fd', 0, 'cn', 0, 'crt', stamp(), 'en', 0)
+call('ZADD', P .. 'batches', stamp(), ARGV[1])
+call('ZADD', P .. 'bo:' .. ARGV[3], stamp(), ARGV[1])
 batchCheck(ARGV[1])
 return 1`
 
