@@ -14,7 +14,10 @@ import (
 	"dreamcad/queue/redisq"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	queuetest.WorkerMain(openFault)
+	goleak.VerifyTestMain(m)
+}
 
 var subjects atomic.Int64
 

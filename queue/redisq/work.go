@@ -108,36 +108,31 @@ func (q *Queue) SubmitMany(ctx context.Context, rs []queue.Request) ([]queue.Rec
 	return out, errs
 }
 
-// pipeline runs a script for each non-nil args in one round trip. When the
-// server has lost its script cache meanwhile, everything is sent again, which
-// is safe because scripts may run twice.
+// pipeline runs a script for each non-nil args in one round trip. Calls that
+// found the server's script cache empty are sent again with the script's text.
 func (q *Queue) pipeline(ctx context.Context, s *redis.Script, args [][]any) ([]*redis.Cmd, error) {
-	for try := 0; ; try++ {
+	cmds := make([]*redis.Cmd, len(args))
+	send := func(eval func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd, want func(i int) bool) error {
 		p := q.c.Pipeline()
-		cmds := make([]*redis.Cmd, len(args))
 		for i, a := range args {
-			if a != nil {
-				cmds[i] = s.EvalSha(ctx, p, []string{q.key("meta")}, a...)
+			if a != nil && want(i) {
+				cmds[i] = eval(ctx, p, []string{q.key("meta")}, a...)
 			}
+		}
+		if p.Len() == 0 {
+			return nil
 		}
 		_, err := p.Exec(ctx)
-		lost := false
-		for _, c := range cmds {
-			lost = lost || c != nil && c.Err() != nil && redis.HasErrorPrefix(c.Err(), "NOSCRIPT")
-		}
-		if !lost {
-			if err != nil && !anyAnswer(cmds) {
-				return nil, wrap("pipeline", err)
-			}
-			return cmds, nil
-		}
-		if try == 5 {
-			return nil, wrap("pipeline", err)
-		}
-		if err := s.Load(ctx, q.c).Err(); err != nil {
-			return nil, wrap("load script", err)
-		}
+		return err
 	}
+	if err := send(s.EvalSha, func(int) bool { return true }); err != nil && !anyAnswer(cmds) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		return nil, wrap("pipeline", err)
+	}
+	err := send(s.Eval, func(i int) bool { return cmds[i].Err() != nil && redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") })
+	if err != nil && !anyAnswer(cmds) {
+		return nil, wrap("pipeline", err)
+	}
+	return cmds, nil
 }
 
 func anyAnswer(cmds []*redis.Cmd) bool {
