@@ -61,7 +61,7 @@ func DefaultSettings() Settings {
 		},
 		Hollow: &Hollow{
 			Fit:  Stage{64, 80, [2]float64{1, 0.5}, 4, 0.2, 1},
-			Wall: 2.3, Gain: 0.9,
+			Wall: 2.3, Gain: 0.85,
 		},
 		RoundWeight: 0.7, RenderBeta: 0.2, MaskPad: 4, Seed: 1,
 	}
