@@ -13,9 +13,8 @@ import (
 
 // solid is a known object: a field that is drawn where the network would draw.
 type solid struct {
-	grid   *field.Grid
-	calls  int
-	cancel bool
+	grid  *field.Grid
+	calls int
 }
 
 func (s *solid) Redraw(images []field.Image, cams []field.Camera, timestep, stride int, seed uint64) (Redrawing, error) {
