@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"dreamcad/inference"
 	"dreamcad/inference/device"
@@ -111,6 +112,10 @@ func deviceName(i device.Info) string {
 // localRequest checks what was asked on the command line by the rules of the service.
 func localRequest(kind queue.Kind, prompt, negative string, seed *int64) (*queue.Request, error) {
 	for _, s := range []string{prompt, negative} {
+		// The argument parser replaces bytes that are no text.
+		if strings.ContainsRune(s, utf8.RuneError) {
+			return nil, usagef("The prompt is not valid UTF-8 text.")
+		}
 		if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\n\r", r) }) {
 			return nil, usagef("The prompt holds control characters.")
 		}
