@@ -18,18 +18,7 @@ import objects
 import png
 import prompts
 from diffusion import Model
-from export_views import default_cameras, render_views
-
-
-def rendered(descriptions, azimuth, elevation, seed, device):
-    built = build_on(descriptions, seed, device)
-    return render_views(built, azimuth, elevation).cpu()
-
-
-def build_on(descriptions, seed, device):
-    import render
-    built = [torch.from_numpy(objects.build(d, seed * 7919 + i)[0]) for i, d in enumerate(descriptions)]
-    return render.normalise(torch.stack(built).to(device))
+from export_views import default_cameras, rendered
 
 
 class Evaluation:

@@ -25,10 +25,15 @@ import render
 AZIMUTHS, ELEVATION = (110., 200., 290., 20.), 25.
 
 
-def build_all(descriptions, seeds):
+def build_all(descriptions, seeds, device="cpu"):
     """-> normalised objects (N, OBJECT)"""
     built = [torch.from_numpy(objects.build(d, s)[0]) for d, s in zip(descriptions, seeds)]
-    return render.normalise(torch.stack(built))
+    return render.normalise(torch.stack(built).to(device))
+
+
+def rendered(descriptions, azimuth, elevation, seed, device="cpu"):
+    """Fresh renders (N, F, H, W, 3) uint8 on the CPU, each with proportions of its own; another seed gives others."""
+    return render_views(build_all(descriptions, (seed * 7919 + i for i in range(len(descriptions))), device), azimuth, elevation).cpu()
 
 
 def render_views(built, azimuth, elevation, size=128):

@@ -47,7 +47,7 @@ def prepare(views):
 
 
 def labels_of(d, slots):
-    """Training labels, -1 where nothing can be said: thing, colour, pattern, size, part, its colour."""
+    """Training labels, -1 where nothing can be said: thing, colour, pattern, size."""
     thing = objects.THINGS[d.thing]
     colours = objects.COLOUR_NAMES
     main = colours.index(slots[0]) if slots[0] in MAIN_COLOURS else -1

@@ -21,8 +21,7 @@ import metrics
 import objects
 import png
 import prompts
-import render
-from export_views import default_cameras, render_views
+from export_views import default_cameras, rendered
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -33,9 +32,7 @@ def read_views(folder):
 
 def renders_of(descriptions, seed=1):
     """Fresh renders at the default cameras (N, 4, H, W, 3)."""
-    built = [torch.from_numpy(objects.build(d, seed * 7919 + i)[0]) for i, d in enumerate(descriptions)]
-    azimuth, elevation = default_cameras(len(descriptions))
-    return render_views(render.normalise(torch.stack(built)), azimuth, elevation)
+    return rendered(descriptions, *default_cameras(len(descriptions)), seed)
 
 
 def judged(net, views, descriptions):

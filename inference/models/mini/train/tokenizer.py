@@ -11,8 +11,7 @@ def _byte_characters():
     code = {b: chr(b) for b in order}
     for b in range(256):
         if b not in code:
-            code[b] = chr(256 + len(code) - len(order))
-            # bytes without a printable form follow in increasing order
+            code[b] = chr(256 + len(code) - len(order))  # bytes without a printable form follow in increasing order
     return code
 
 

@@ -101,7 +101,8 @@ def caption(d, r, plain=False):
     elif order < .09 and colours:  # "a ceramic mug in red"
         phrase = " ".join(before + materials + [noun]) + r.pick([" in ", " that is ", " coloured "]) + colours[0] + after + tail
     else:
-        r.shuffle(before) if r.chance(.3) else None
+        if r.chance(.3):
+            r.shuffle(before)
         phrase = " ".join(before + middle + [noun]) + after + tail
     with_article = f"{article(phrase)} {phrase}"
     opening = r.random()
