@@ -86,8 +86,8 @@ func (d *Delivery) workDues(ctx context.Context) {
 		d.running[name] = true
 		working++
 		go func() {
+			defer func() { done <- name }()
 			d.work(ctx, name)
-			done <- name
 		}()
 	}
 	look := func() {
