@@ -73,9 +73,10 @@ func (s *Sensors) Read(ctx context.Context) Sample {
 		out.Load = &l.Load1
 	}
 	for _, dir := range s.Directories {
-		if u, err := disk.UsageWithContext(ctx, dir); err == nil && u.Total > 0 {
-			// Free is what an ordinary process may still write.
-			out.Disks[dir] = Share{Used: u.Total - u.Free, Total: u.Total, Known: true}
+		if u, err := disk.UsageWithContext(ctx, dir); err == nil && u.Used+u.Free > 0 {
+			// Free is what an ordinary process may still write; as df does, what
+			// is kept back for root or by a quota counts neither way.
+			out.Disks[dir] = Share{Used: u.Used, Total: u.Used + u.Free, Known: true}
 		} else {
 			out.Disks[dir] = Share{}
 		}

@@ -1,0 +1,179 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/queue"
+)
+
+// Default is the rule set with the given limits.
+func Default(l Limits) []Rule {
+	const s = time.Second
+	return []Rule{
+		{Code: "gpu_warm", Title: "A GPU is hot", Severity: queue.Warning, Fire: l.GPUWarm, Clear: l.GPUWarm - warmClear, Unit: "°C",
+			Hold: 0, ClearHold: 10 * s, Action: Slow, read: cards(func(c *gpu.Sample) gpu.Value { return c.Temperature })},
+		{Code: "gpu_hot", Title: "A GPU is too hot", Severity: queue.Critical, Fire: l.GPUHot, Clear: l.GPUWarm - warmClear, Unit: "°C",
+			Hold: 0, ClearHold: 10 * s, Action: Hold, read: cards(func(c *gpu.Sample) gpu.Value { return c.Temperature })},
+		{Code: "gpu_margin", Title: "A GPU is about to slow itself down", Severity: queue.Critical, Below: true, Fire: l.GPUMargin, Clear: l.GPUMargin + 5, Unit: "°C of margin",
+			Hold: 0, ClearHold: 10 * s, Action: Hold, read: cards(func(c *gpu.Sample) gpu.Value { return c.SlowdownMargin })},
+		{Code: "gpu_memory", Title: "A GPU's memory is nearly full", Severity: queue.Warning, Fire: l.VRAM, Clear: l.VRAM - 5, Unit: "%",
+			Hold: 5 * s, ClearHold: 10 * s, Action: Refuse, read: cards(func(c *gpu.Sample) gpu.Value { return percent(c.MemoryShare()) })},
+		{Code: "gpu_throttled", Title: "A GPU is held back", Severity: queue.Warning, Fire: 0.5, Clear: 0.5,
+			Hold: 10 * s, ClearHold: 30 * s, Action: Tell, read: throttled},
+		{Code: "gpu_ecc", Title: "A GPU's memory has uncorrected errors", Severity: queue.Critical, Fire: 0, Clear: 0, Unit: "errors",
+			Hold: 0, ClearHold: 10 * s, Action: Tell, read: cards(func(c *gpu.Sample) gpu.Value { return c.ECCErrors })},
+		{Code: "gpu_xid", Title: "The driver reported an error of a GPU", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
+			Hold: 0, ClearHold: 5 * time.Minute, Action: Tell, read: xids},
+		{Code: "gpu_lost", Title: "A GPU cannot be reached", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
+			Hold: 3 * s, ClearHold: 10 * s, Action: Refuse, read: lost},
+		{Code: "memory", Title: "Memory is nearly full", Severity: queue.Warning, Fire: l.Memory, Clear: l.Memory - 3, Unit: "%",
+			Hold: 10 * s, ClearHold: 10 * s, Action: Tell, read: memory},
+		{Code: "disk", Title: "A disk is filling up", Severity: queue.Warning, Fire: l.Disk, Clear: l.Disk - 2, Unit: "%",
+			Hold: 10 * s, ClearHold: 10 * s, Action: Tell, read: disks},
+		{Code: "disk_full", Title: "A disk is nearly full", Severity: queue.Critical, Fire: l.DiskRefuse, Clear: l.DiskRefuse - 1, Unit: "%",
+			Hold: 0, ClearHold: 10 * s, Action: Refuse, read: disks},
+		{Code: "server_down", Title: "A server does not answer", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
+			Hold: 5 * s, ClearHold: 5 * s, Action: Tell, read: unreachable},
+		{Code: "server_slow", Title: "A server answers slowly", Severity: queue.Warning, Fire: ms(l.ServerSlow), Clear: ms(l.ServerSlow) / 2, Unit: "ms",
+			Hold: 30 * s, ClearHold: 30 * s, Action: Tell, read: slow},
+		{Code: "queue_age", Title: "Jobs wait long", Severity: queue.Warning, Fire: l.QueueAge.Seconds(), Clear: l.QueueAge.Seconds() / 2, Unit: "s",
+			Hold: 0, ClearHold: 30 * s, Action: Tell, read: queueAge},
+		{Code: "outbox", Title: "Messages wait to be sent", Severity: queue.Warning, Fire: l.OutboxDepth, Clear: l.OutboxDepth / 2, Unit: "events",
+			Hold: 60 * s, ClearHold: 10 * s, Action: Tell, read: outbox},
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func percent(v gpu.Value) gpu.Value { v.V *= 100; return v }
+
+// card begins a reading about a card. The UUID makes the key the same for every
+// worker of the host.
+func card(s *Snapshot, c *gpu.Sample) Reading {
+	id := c.UUID
+	if id == "" {
+		id = fmt.Sprintf("gpu%d", c.Index)
+	}
+	return Reading{Key: s.Host + "/" + id, Subject: fmt.Sprintf("GPU %d (%s) of %s", c.Index, c.Name, s.Host), Card: c.Index}
+}
+
+func cards(value func(*gpu.Sample) gpu.Value) func(*Snapshot) []Reading {
+	return eachCard(func(c *gpu.Sample, r *Reading) { r.Value = value(c) })
+}
+
+func eachCard(fill func(*gpu.Sample, *Reading)) func(*Snapshot) []Reading {
+	return func(s *Snapshot) []Reading {
+		out := make([]Reading, len(s.Cards))
+		for i := range s.Cards {
+			out[i] = card(s, &s.Cards[i])
+			fill(&s.Cards[i], &out[i])
+		}
+		return out
+	}
+}
+
+// yes is 1 for true and 0 for false.
+func yes(b bool) gpu.Value {
+	if b {
+		return gpu.Of(1)
+	}
+	return gpu.Of(0)
+}
+
+// throttled leaves the power cap out: a card under full load is at it all the time.
+var throttled = eachCard(func(c *gpu.Sample, r *Reading) {
+	if !c.ThrottleKnown {
+		return
+	}
+	var reasons []string
+	for _, t := range c.Throttle {
+		if t != "power cap" {
+			reasons = append(reasons, t)
+		}
+	}
+	r.Value = yes(len(reasons) > 0)
+	if len(reasons) > 0 {
+		r.Detail = "Reason: " + strings.Join(reasons, ", ") + "."
+	}
+})
+
+var xids = eachCard(func(c *gpu.Sample, r *Reading) {
+	if c.Lost != "" {
+		return
+	}
+	r.Value = yes(len(c.Xids) > 0)
+	if len(c.Xids) > 0 {
+		r.Detail = "Xid " + strings.Trim(fmt.Sprint(c.Xids), "[]") + "."
+	}
+})
+
+var lost = eachCard(func(c *gpu.Sample, r *Reading) {
+	r.Value = yes(c.Lost != "")
+	if c.Lost != "" {
+		r.Detail = "NVML says: " + c.Lost + "."
+	}
+})
+
+func memory(s *Snapshot) []Reading {
+	m := s.Local.Memory
+	return []Reading{{Key: s.Host, Subject: "the memory of " + s.Host, Value: gpu.Value{V: 100 * m.Fraction(), Known: m.Known}, Card: NoCard}}
+}
+
+func disks(s *Snapshot) []Reading {
+	var out []Reading
+	for _, dir := range slices.Sorted(maps.Keys(s.Local.Disks)) {
+		d := s.Local.Disks[dir]
+		r := Reading{Key: s.Host + ":" + dir, Subject: fmt.Sprintf("the disk of %s on %s", dir, s.Host), Value: gpu.Value{V: 100 * d.Fraction(), Known: d.Known}, Card: NoCard}
+		if d.Known {
+			r.Detail = fmt.Sprintf("%.1f GB are free.", float64(d.Total-d.Used)/1e9)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// unreachable has one key a server, whoever asks: many workers, one alert.
+func unreachable(s *Snapshot) []Reading {
+	var out []Reading
+	for _, name := range slices.Sorted(maps.Keys(s.Local.Servers)) {
+		e := s.Local.Servers[name].Error
+		r := Reading{Key: name, Subject: "the " + name, Value: yes(e != ""), Card: NoCard}
+		if e != "" {
+			r.Detail = "Seen from " + s.Host + ": " + e + "."
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func slow(s *Snapshot) []Reading {
+	var out []Reading
+	for _, name := range slices.Sorted(maps.Keys(s.Local.Servers)) {
+		a := s.Local.Servers[name]
+		out = append(out, Reading{Key: name, Subject: "the " + name, Value: gpu.Value{V: ms(a.Latency), Known: a.Error == ""}, Card: NoCard})
+	}
+	return out
+}
+
+func queueAge(s *Snapshot) []Reading {
+	if s.Queue == nil {
+		return nil
+	}
+	return []Reading{{Key: "queue", Subject: "the oldest interactive job", Value: gpu.Of(float64(s.Queue.Oldest[queue.Interactive])), Card: NoCard}}
+}
+
+func outbox(s *Snapshot) []Reading {
+	if s.Queue == nil {
+		return nil
+	}
+	var out []Reading
+	for _, name := range slices.Sorted(maps.Keys(s.Queue.Outbox)) {
+		out = append(out, Reading{Key: name, Subject: "the outbox of " + name, Value: gpu.Of(float64(s.Queue.Outbox[name])), Card: NoCard})
+	}
+	return out
+}

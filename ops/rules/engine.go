@@ -1,0 +1,94 @@
+package rules
+
+import (
+	"time"
+
+	"dreamcad/queue"
+)
+
+// Transition is the begin or the end of a condition.
+type Transition struct {
+	Rule  *Rule
+	Key   string
+	Card  int // index, or NoCard
+	State queue.AlertState
+	Value float64
+	Text  string
+	Since time.Time // when the rule fired
+	At    time.Time
+}
+
+// Engine evaluates rules over snapshots. It is for one goroutine.
+type Engine struct {
+	rules  []Rule
+	states map[[2]string]*state
+}
+
+type state struct {
+	firing bool
+	since  time.Time // when it fired
+	turn   time.Time // since when readings ask for the other state; zero: they do not
+}
+
+// NewEngine makes an engine in which nothing fires.
+func NewEngine(rules []Rule) *Engine {
+	return &Engine{rules: rules, states: map[[2]string]*state{}}
+}
+
+// Rules lists what the engine evaluates.
+func (e *Engine) Rules() []Rule { return e.rules }
+
+// Adopt takes over a condition that an earlier process announced, so that its
+// end is announced too.
+func (e *Engine) Adopt(code, key string, since time.Time) {
+	e.states[[2]string{code, key}] = &state{firing: true, since: since}
+}
+
+// Evaluate judges one snapshot and returns what changed. What a snapshot does
+// not mention, or does not know, stays as it is.
+func (e *Engine) Evaluate(s *Snapshot) []Transition {
+	var out []Transition
+	for i := range e.rules {
+		r := &e.rules[i]
+		for _, x := range r.read(s) {
+			if !x.Value.Known {
+				continue
+			}
+			id := [2]string{r.Code, x.Key}
+			st := e.states[id]
+			if st == nil {
+				st = &state{}
+				e.states[id] = st
+			}
+			if to, ok := st.step(r, x.Value.V, s.At); ok {
+				out = append(out, Transition{Rule: r, Key: x.Key, Card: x.Card, State: to, Value: x.Value.V,
+					Text: r.text(&x, to), Since: st.since, At: s.At})
+			}
+		}
+	}
+	return out
+}
+
+// step advances one condition by one known reading.
+func (st *state) step(r *Rule, v float64, at time.Time) (queue.AlertState, bool) {
+	wants, hold := r.beyond(v), r.Hold
+	if st.firing {
+		wants, hold = r.back(v), r.ClearHold
+	}
+	if !wants {
+		st.turn = time.Time{}
+		return "", false
+	}
+	if st.turn.IsZero() {
+		st.turn = at
+	}
+	if at.Sub(st.turn) < hold {
+		return "", false
+	}
+	st.firing, st.turn = !st.firing, time.Time{}
+	if st.firing {
+		st.since = at
+		return queue.Firing, true
+	}
+	return queue.Resolved, true
+}

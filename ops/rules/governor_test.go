@@ -1,0 +1,183 @@
+package rules
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/ops/host"
+)
+
+// model is a card as one heat capacity with one resistance to the air.
+type model struct {
+	air, resistance, constant float64 // °C, °C/W, seconds
+	idle, busy                float64 // W
+	celsius                   float64
+}
+
+func (m *model) advance(d time.Duration, working bool) {
+	power := m.idle
+	if working {
+		power = m.busy
+	}
+	settled := m.air + m.resistance*power
+	m.celsius = settled + (m.celsius-settled)*math.Exp(-d.Seconds()/m.constant)
+}
+
+// simulate runs a worker with the given step under a governor for a time. It
+// returns the highest temperature of the last ten minutes, the share of time
+// worked in them, and whether a hold was asked for.
+func simulate(t *testing.T, m model, step, total time.Duration, l Limits) (highest, worked float64, held bool) {
+	t.Helper()
+	now := start
+	g := NewGovernor(l, func(*gpu.Sample) bool { return true }, func() time.Time { return now }, nil)
+	e := NewEngine(Default(l))
+	const tick = 5 * time.Millisecond
+	end, look := start.Add(total), start
+	var busyUntil, wakeAt time.Time
+	var work, all float64
+	for ; now.Before(end); now = now.Add(tick) {
+		if !now.Before(look) {
+			look = look.Add(time.Second)
+			s := &Snapshot{At: now, Host: "h", Cards: []gpu.Sample{{UUID: "GPU-1", Temperature: gpu.Of(math.Round(m.celsius))}}}
+			g.Observe(s, e.Evaluate(s))
+		}
+		// The worker: Pause before each step; long rests are asked again each second.
+		if !now.Before(busyUntil) && !now.Before(wakeAt) {
+			d := g.Pause()
+			if d >= 10*time.Second {
+				held = true
+			}
+			if wakeAt = now.Add(min(d, time.Second)); d <= tick {
+				busyUntil, wakeAt = now.Add(step), now
+			} else if d <= time.Second {
+				busyUntil = wakeAt.Add(step)
+			}
+		}
+		working := now.Before(busyUntil) && !now.Before(wakeAt)
+		m.advance(tick, working)
+		if end.Sub(now) < 10*time.Minute {
+			highest = max(highest, m.celsius)
+			all++
+			if working {
+				work++
+			}
+		}
+	}
+	return highest, work / all, held
+}
+
+func TestTemperatureSettlesUnderTheLimit(t *testing.T) {
+	l := DefaultLimits()
+	for name, x := range map[string]struct {
+		model model
+		step  time.Duration
+	}{
+		"slow card, short steps":  {model{25, 0.25, 60, 50, 300, 30}, 100 * time.Millisecond},
+		"slow card, long steps":   {model{25, 0.25, 60, 50, 300, 30}, 2 * time.Second},
+		"fast card":               {model{25, 0.25, 15, 50, 300, 30}, 300 * time.Millisecond},
+		"hot room, small cooler":  {model{35, 0.35, 40, 40, 250, 40}, 200 * time.Millisecond},
+		"already above the limit": {model{25, 0.25, 60, 50, 300, 88}, 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			full := x.model.air + x.model.resistance*x.model.busy
+			highest, worked, held := simulate(t, x.model, x.step, 30*time.Minute, l)
+			t.Logf("full load settles at %.0f °C; governed: at most %.1f °C, working %.0f %% of the time", full, highest, 100*worked)
+			if full <= l.GPUWarm {
+				t.Fatal("this card needs no governor")
+			}
+			if highest > l.GPUWarm {
+				t.Errorf("%.1f °C in the last ten minutes, the limit is %g", highest, l.GPUWarm)
+			}
+			if highest < l.GPUWarm-10 || worked < 0.3 {
+				t.Errorf("far too careful: at most %.1f °C, working %.2f of the time", highest, worked)
+			}
+			if held {
+				t.Error("a hold was asked for although pauses are enough")
+			}
+		})
+	}
+}
+
+func TestCoolCardIsNotSlowed(t *testing.T) {
+	_, worked, held := simulate(t, model{25, 0.15, 60, 50, 300, 30}, 200*time.Millisecond, 20*time.Minute, DefaultLimits())
+	if worked < 0.999 || held {
+		t.Fatalf("worked %.3f of the time, held %v", worked, held)
+	}
+}
+
+func TestHoldAndGoOn(t *testing.T) {
+	now := start
+	g := NewGovernor(DefaultLimits(), func(*gpu.Sample) bool { return true }, func() time.Time { return now }, nil)
+	see := func(second int, celsius float64) { now = at(second); g.Observe(cardAt(second, celsius), nil) }
+	see(0, 91)
+	if g.Pause() < 10*time.Second || g.Admit() == nil {
+		t.Fatal("no hold above the hot limit")
+	}
+	see(1, -1) // the sensor is lost: the hold stays
+	see(2, 85)
+	if g.Pause() < 10*time.Second || g.Admit() == nil {
+		t.Fatal("the hold ended while the card is hot")
+	}
+	see(3, 70)
+	if g.Pause() >= 10*time.Second || g.Admit() != nil {
+		t.Fatal("the hold did not end")
+	}
+}
+
+func TestMarginOnlyCard(t *testing.T) {
+	g := NewGovernor(DefaultLimits(), func(*gpu.Sample) bool { return true }, nil, nil)
+	see := func(second int, margin float64) {
+		g.Observe(&Snapshot{At: at(second), Cards: []gpu.Sample{{SlowdownMargin: gpu.Of(margin)}}}, nil)
+	}
+	see(0, 40)
+	if g.Admit() != nil {
+		t.Fatal("refused at a margin of 40")
+	}
+	see(1, 2)
+	if g.Admit() == nil {
+		t.Fatal("no hold at a margin of 2")
+	}
+	see(2, 20)
+	if err := g.Admit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRefuseAndUndo(t *testing.T) {
+	l := DefaultLimits()
+	e := NewEngine(Default(l))
+	g := NewGovernor(l, func(c *gpu.Sample) bool { return c.Index == 0 }, nil, nil)
+	see := func(second int, card int, vram float64, disk uint64) {
+		s := &Snapshot{At: at(second), Host: "h",
+			Cards: []gpu.Sample{{Index: card, MemoryUsed: gpu.Of(vram), MemoryTotal: gpu.Of(100)}},
+			Local: host.Sample{Disks: map[string]host.Share{"/data": {Used: disk, Total: 100, Known: true}}}}
+		g.Observe(s, e.Evaluate(s))
+	}
+	for s := range 20 {
+		see(s, 0, 95, 10)
+	}
+	if err := g.Admit(); err == nil || !strings.Contains(err.Error(), "memory is nearly full") {
+		t.Fatalf("full card: %v", err)
+	}
+	for s := 20; s < 40; s++ {
+		see(s, 0, 50, 99)
+	}
+	if err := g.Admit(); err == nil || !strings.Contains(err.Error(), "disk") {
+		t.Fatalf("full disk: %v", err)
+	}
+	for s := 40; s < 60; s++ {
+		see(s, 0, 50, 50)
+	}
+	if err := g.Admit(); err != nil {
+		t.Fatal(err)
+	}
+	for s := 60; s < 80; s++ {
+		see(s, 1, 99, 50) // another card is none of ours
+	}
+	if err := g.Admit(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,149 @@
+// Package rules judges what the sensors read. Rules are values; an Engine turns
+// snapshots into transitions (a condition begins or ends), and a Governor turns
+// both into what the worker does about them. Time comes from the snapshots, so
+// tests move it. An unknown reading neither fires nor resolves anything.
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/ops/host"
+	"dreamcad/queue"
+)
+
+// Snapshot is one look at everything.
+type Snapshot struct {
+	At    time.Time
+	Host  string // name of this machine
+	Cards []gpu.Sample
+	Local host.Sample
+	Queue *queue.Stats // nil: not looked at this time
+}
+
+// Reading is one value that a rule compares with its thresholds.
+type Reading struct {
+	Key     string // what it is about, the same from every process that sees it
+	Subject string // the same for people: "GPU 0 (NVIDIA H200) of host7"
+	Value   gpu.Value
+	Detail  string // appended to the message, if there is more to say
+	Card    int    // index of the card, or NoCard
+}
+
+// NoCard marks a reading that is not about a card.
+const NoCard = -1
+
+// Action is what the program does by itself while a rule fires.
+type Action string
+
+// The actions.
+const (
+	Tell   Action = "tell"   // nothing but the alert
+	Slow   Action = "slow"   // pauses between steps
+	Hold   Action = "hold"   // checkpoint and wait
+	Refuse Action = "refuse" // take no new work
+)
+
+// Sentence tells people what the action is.
+func (a Action) Sentence() string {
+	switch a {
+	case Slow:
+		return "The worker rests between its steps until it is cooler."
+	case Hold:
+		return "The worker saves its work and waits until the card has cooled."
+	case Refuse:
+		return "The worker finishes what it has and takes no new work until this is over."
+	default:
+		return ""
+	}
+}
+
+// Rule is a condition with hysteresis. It fires when a reading was beyond Fire
+// for Hold, and resolves when it was back at Clear for ClearHold.
+type Rule struct {
+	Code     string         `json:"code"`
+	Title    string         `json:"title"`
+	Severity queue.Severity `json:"severity"`
+	// Below inverts the comparison: it fires at or under Fire.
+	Below     bool          `json:"below,omitempty"`
+	Fire      float64       `json:"fire"`
+	Clear     float64       `json:"clear"`
+	Unit      string        `json:"unit"` // °C, %, s; empty for yes or no
+	Hold      time.Duration `json:"hold"`
+	ClearHold time.Duration `json:"clear_hold"`
+	Action    Action        `json:"action"`
+
+	read func(*Snapshot) []Reading
+}
+
+// beyond and back are the two sides of the hysteresis.
+func (r *Rule) beyond(v float64) bool {
+	if r.Below {
+		return v <= r.Fire
+	}
+	return v > r.Fire
+}
+
+func (r *Rule) back(v float64) bool {
+	if r.Below {
+		return v >= r.Clear
+	}
+	return v <= r.Clear
+}
+
+// Condition is the rule in words.
+func (r *Rule) Condition() string {
+	if r.Unit == "" {
+		return "when it happens"
+	}
+	sign := ">"
+	if r.Below {
+		sign = "≤"
+	}
+	return fmt.Sprintf("%s %g %s for %v, until %g %s for %v", sign, r.Fire, r.Unit, r.Hold, r.Clear, r.Unit, r.ClearHold)
+}
+
+// text is the message of a transition.
+func (r *Rule) text(x *Reading, state queue.AlertState) string {
+	value := ""
+	if r.Unit != "" {
+		value = fmt.Sprintf(" is at %.4g %s", x.Value.V, r.Unit)
+	}
+	t := fmt.Sprintf("%s: %s%s.", r.Title, x.Subject, value)
+	if state == queue.Resolved {
+		return t + " It is over."
+	}
+	if x.Detail != "" {
+		t += " " + x.Detail
+	}
+	if s := r.Action.Sentence(); s != "" {
+		t += " " + s
+	}
+	return t
+}
+
+// Limits are the thresholds that people set; everything else follows from them.
+type Limits struct {
+	GPUWarm     float64       // °C: the worker slows down
+	GPUHot      float64       // °C: the worker stops and waits
+	GPUMargin   float64       // °C below the card's own slowdown: the same
+	VRAM        float64       // percent
+	Memory      float64       // percent
+	Disk        float64       // percent: tell
+	DiskRefuse  float64       // percent: take no new work
+	ServerSlow  time.Duration // a server's answer
+	QueueAge    time.Duration // the oldest interactive job that waits
+	OutboxDepth float64       // events that a consumer has not read
+}
+
+// DefaultLimits are what dream watches with unless told otherwise.
+func DefaultLimits() Limits {
+	return Limits{
+		GPUWarm: 83, GPUHot: 90, GPUMargin: 2, VRAM: 90, Memory: 90, Disk: 90, DiskRefuse: 97,
+		ServerSlow: 500 * time.Millisecond, QueueAge: 15 * time.Minute, OutboxDepth: 1000,
+	}
+}
+
+// warmClear is how far below GPUWarm a card counts as cool again.
+const warmClear = 2

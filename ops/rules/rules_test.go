@@ -1,0 +1,130 @@
+package rules
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/ops/host"
+	"dreamcad/queue"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
+
+// cardAt is a snapshot with one card at the temperature; a negative one is unknown.
+func cardAt(second int, celsius float64) *Snapshot {
+	c := gpu.Sample{Index: 0, UUID: "GPU-1", Name: "Test"}
+	if celsius >= 0 {
+		c.Temperature = gpu.Of(celsius)
+	}
+	return &Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{c}}
+}
+
+func states(ts []Transition) string {
+	var out []string
+	for _, t := range ts {
+		out = append(out, t.Rule.Code+" "+string(t.State))
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestTemperature(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	const unknown = -1
+	for _, x := range []struct {
+		second  int
+		celsius float64
+		want    string
+	}{
+		{0, 83, ""}, // the limit itself is fine
+		{1, 84, "gpu_warm firing"},
+		{2, 84, ""}, // once
+		{3, 82, ""}, // inside the hysteresis
+		{4, 81, ""}, // cool, but not for long enough
+		{5, unknown, ""},
+		{10, 82, ""}, // the hold time begins again
+		{11, 80, ""},
+		{20, 80, ""},
+		{30, unknown, ""}, // unknown does not resolve
+		{31, 80, "gpu_warm resolved"},
+		{40, 91, "gpu_warm firing, gpu_hot firing"},
+		{41, 60, ""},
+		{60, unknown, ""},
+		{61, 60, "gpu_warm resolved, gpu_hot resolved"},
+	} {
+		if got := states(e.Evaluate(cardAt(x.second, x.celsius))); got != x.want {
+			t.Errorf("second %d at %v °C: %q, want %q", x.second, x.celsius, got, x.want)
+		}
+	}
+}
+
+func TestUnknownFiresNothing(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	for second := range 100 {
+		s := &Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{{Index: 0}},
+			Local: host.Sample{Disks: map[string]host.Share{"/": {}}}}
+		if got := states(e.Evaluate(s)); got != "" {
+			t.Fatal(got)
+		}
+	}
+}
+
+func TestDefaultsFireAndResolve(t *testing.T) {
+	full := host.Share{Used: 99, Total: 100, Known: true}
+	empty := host.Share{Used: 1, Total: 100, Known: true}
+	bad := func(second int) *Snapshot {
+		c := gpu.Sample{Index: 1, UUID: "GPU-2", Temperature: gpu.Of(99), SlowdownMargin: gpu.Of(1), MemoryUsed: gpu.Of(95), MemoryTotal: gpu.Of(100),
+			ECCErrors: gpu.Of(2), ThrottleKnown: true, Throttle: []string{"thermal (driver)", "power cap"}, Xids: []uint64{79}}
+		return &Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{c, {Index: 2, Lost: "GPU is lost"}},
+			Local: host.Sample{Memory: full, Disks: map[string]host.Share{"/data": full},
+				Servers: map[string]host.Reply{"queue": {Error: "refused"}, "storage": {Latency: time.Second}}},
+			Queue: &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{queue.Interactive: 1e6}, Outbox: map[string]int64{"discord": 5000}}}
+	}
+	good := func(second int) *Snapshot {
+		c := gpu.Sample{Index: 1, UUID: "GPU-2", Temperature: gpu.Of(40), SlowdownMargin: gpu.Of(50), MemoryUsed: gpu.Of(5), MemoryTotal: gpu.Of(100),
+			ECCErrors: gpu.Of(0), ThrottleKnown: true, Throttle: []string{"power cap"}}
+		return &Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{c, {Index: 2}},
+			Local: host.Sample{Memory: empty, Disks: map[string]host.Share{"/data": empty},
+				Servers: map[string]host.Reply{"queue": {}, "storage": {Latency: time.Millisecond}}},
+			Queue: &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{}, Outbox: map[string]int64{"discord": 0}}}
+	}
+	rules := Default(DefaultLimits())
+	e := NewEngine(rules)
+	fired, resolved := map[string]bool{}, map[string]bool{}
+	for second := range 100 {
+		for _, x := range e.Evaluate(bad(second)) {
+			if x.State != queue.Firing || fired[x.Rule.Code] {
+				t.Errorf("%s %s", x.Rule.Code, x.State)
+			}
+			fired[x.Rule.Code] = true
+			if !strings.HasPrefix(x.Text, x.Rule.Title) || x.Key == "" {
+				t.Errorf("text %q, key %q", x.Text, x.Key)
+			}
+		}
+	}
+	for second := 100; second < 600; second++ {
+		for _, x := range e.Evaluate(good(second)) {
+			resolved[x.Rule.Code] = x.State == queue.Resolved
+		}
+	}
+	for _, r := range rules {
+		if !fired[r.Code] || !resolved[r.Code] {
+			t.Errorf("%s: fired %v, resolved %v", r.Code, fired[r.Code], resolved[r.Code])
+		}
+	}
+}
+
+func TestAdoptedConditionResolves(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	e.Adopt("gpu_warm", "h/GPU-1", at(-100))
+	if got := states(e.Evaluate(cardAt(0, 50))); got != "" {
+		t.Fatal(got)
+	}
+	ts := e.Evaluate(cardAt(20, 50))
+	if states(ts) != "gpu_warm resolved" || !ts[0].Since.Equal(at(-100)) {
+		t.Fatalf("%+v", ts)
+	}
+}
