@@ -52,6 +52,9 @@ func pipeline(t testing.TB) *worker.Pipeline {
 // The real networks, from the queue to files in storage; a second run that is
 // drained after its views and resumed elsewhere gives the same files.
 func TestMeshOfTheSmallModel(t *testing.T) {
+	if testing.Short() {
+		t.Skip("computes for minutes under the race detector; the run without -short does it")
+	}
 	r := newRig(t)
 	p := pipeline(t)
 	start := func() *running {

@@ -22,7 +22,7 @@ import (
 )
 
 // limit is how long a test waits for what should happen soon.
-const limit = 60 * time.Second
+const limit = 3 * time.Minute
 
 // rig is a queue, a storage and a device on one temporary folder.
 type rig struct {
