@@ -93,7 +93,7 @@ func TestRecordingErrorsAreKept(t *testing.T) {
 func TestLoaderNamesWhatIsWrong(t *testing.T) {
 	l := NewLoader(held{"a.w": {2, 3, 1, 1}, "a.b": {2}}, "a.")
 	s := l.Stack("both", l.Param("w", 2, 3), l.Param("w", 2, 3))
-	if l.Param("w", 2, 3) != l.Param("w", 2, 3) {
+	if first, again := l.Param("w", 2, 3), l.Param("w", 2, 3); first != again {
 		t.Fatal("the same weight gave two params, which a device would convert twice")
 	}
 	if l.Err() != nil || s.Len() != 12 || s.Load(make([]float32, 12)) != nil {

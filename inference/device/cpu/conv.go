@@ -88,7 +88,7 @@ func (v *window) load(w *worker, s int, begin func(w *worker, n int), rows func(
 }
 
 // fill points the tile at pixels i.. of strip s.
-func (v *window) fill(w *worker, rows, y0, y1 int) func(t *tile, i, valid int) {
+func (v *window) fill(w *worker, y0, y1 int) func(t *tile, i, valid int) {
 	perImage := (y1 - y0) * v.gridW
 	return func(t *tile, i, valid int) {
 		n, rest := i/perImage, i%perImage
@@ -187,7 +187,7 @@ func (c *compiler) convolve(src source, in, grid device.Shape, kh, kw, stride, t
 		n0, n1, y0, y1 := v.place(s)
 		w.tile.taps, w.tile.ntaps = &taps[0], len(taps)
 		rows := (n1 - n0) * (y1 - y0) * v.gridW
-		e.strip(w, p, n0*v.gridH*v.gridW+y0*v.gridW, rows, p0, min(p0+pb, e.outPanels()), v.fill(w, rows, y0, y1))
+		e.strip(w, p, n0*v.gridH*v.gridW+y0*v.gridW, rows, p0, min(p0+pb, e.outPanels()), v.fill(w, y0, y1))
 	})
 }
 
@@ -245,7 +245,7 @@ func (c *compiler) phased(src source, in device.Tensor, phases [4]phase, out, re
 		rows := (n1 - n0) * (y1 - y0) * v.gridW
 		for i := range phases {
 			w.tile.taps, w.tile.ntaps = &taps[i][0], len(taps[i])
-			outs[i].strip(w, phases[i].pack, n0*h*wd+y0*wd, rows, p0, min(p0+pb, outs[i].outPanels()), v.fill(w, rows, y0, y1))
+			outs[i].strip(w, phases[i].pack, n0*h*wd+y0*wd, rows, p0, min(p0+pb, outs[i].outPanels()), v.fill(w, y0, y1))
 		}
 	})
 }

@@ -1,9 +1,13 @@
 package cpu
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	command "os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -205,5 +209,24 @@ func TestReductionsAgainstMath(t *testing.T) {
 				near(t, src, wantP, 1e-6)
 			})
 		}
+	}
+}
+
+// TestGeneratedKernelsAreCurrent runs the generator again.
+func TestGeneratedKernelsAreCurrent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kernels.s")
+	if out, err := command.Command("go", "run", "./internal/gen", "-o", path).CombinedOutput(); err != nil {
+		t.Fatalf("run the generator: %v\n%s", err, out)
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := os.ReadFile("kernels_gen_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, want) {
+		t.Fatal("kernels_gen_amd64.s is not what internal/gen writes: run go generate")
 	}
 }

@@ -20,7 +20,6 @@ type job struct {
 type worker struct {
 	tile    tile
 	row     rowArgs
-	taps    []int
 	scratch []float32
 	coef    []float32 // scale and shift of a norm, for each channel
 	stage   []float32 // one tile of outputs, or two
@@ -40,7 +39,7 @@ type pool struct {
 	wg      sync.WaitGroup
 }
 
-const spins = 100 // of pause, some ten microseconds in all
+const spins = 100 // of pause, some tens of microseconds in all
 
 func newPool(threads int) *pool {
 	p := &pool{last: make(chan struct{}, 1)}
