@@ -292,7 +292,7 @@ func dream(text string) (Command, error) {
 			prompt, rest = append(prompt, w), after
 			continue
 		}
-		name, value, has := strings.Cut(name, "=")
+		name, _, has := strings.Cut(name, "=")
 		if !slices.Contains(flagNames, name) {
 			return Command{}, fail("unknown-flag", clip("--"+name), "--"+strings.Join(flagNames, ", --"))
 		}
@@ -300,6 +300,7 @@ func dream(text string) (Command, error) {
 			return Command{}, fail("flag-twice", "--"+name)
 		}
 		seen[name] = true
+		var value string
 		switch {
 		case name == "private" && !has:
 			value = "true"

@@ -83,12 +83,12 @@ func (b *Bot) slash(ctx, quick context.Context, cmd *api.SlashCommand, ack func(
 		b.acked(ack(answer(&bots.Reply{Message: bots.Complaint(c, err).Message})))
 		return
 	}
-	switch {
-	case c.Verb == parse.Ingest:
+	switch c.Verb {
+	case parse.Ingest:
 		b.acked(ack(nil))
 		b.openForm(quick, fileForm(&c, cmd.ChannelID), cmd.TriggerID, &c, cmd.ResponseURL)
 		return
-	case c.Verb == parse.Dream:
+	case parse.Dream:
 		reply := b.service.Execute(quick, c)
 		b.acked(ack(answer(&reply)))
 		b.show(ctx, &c, &reply)

@@ -16,7 +16,7 @@ import (
 
 // mjob is a job in the model.
 type mjob struct {
-	id, user, key    string
+	id, user         string
 	class            queue.Class
 	kind             queue.Kind
 	seq              int
