@@ -12,6 +12,8 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/goccy/go-yaml"
+
+	"dreamcad/ops/rules"
 )
 
 // secret is a setting that is never printed.
@@ -40,6 +42,7 @@ type settings struct {
 	Slack   slackSettings   `yaml:"slack" envPrefix:"SLACK_"`
 	Metrics metricsSettings `yaml:"metrics" envPrefix:"METRICS_"`
 	Log     logSettings     `yaml:"log" envPrefix:"LOG_"`
+	Ops     opsSettings     `yaml:"ops" envPrefix:"OPS_"`
 }
 
 type queueSettings struct {
@@ -119,6 +122,48 @@ type logSettings struct {
 	File   string `yaml:"file" env:"FILE" help:"Rotating log file (10 files of 10 MB); empty: none."`
 }
 
+type opsSettings struct {
+	Every            time.Duration `yaml:"every" env:"EVERY" help:"How often sensors are read."`
+	MetricsEvery     time.Duration `yaml:"metrics_every" env:"METRICS_EVERY" help:"How often the log shows their figures while something is made."`
+	GPUWarm          float64       `yaml:"gpu_warm" env:"GPU_WARM" help:"°C above which the worker is slowed down; it settles 3 °C below."`
+	GPUHot           float64       `yaml:"gpu_hot" env:"GPU_HOT" help:"°C above which the worker saves and waits."`
+	GPUMargin        float64       `yaml:"gpu_margin" env:"GPU_MARGIN" help:"°C before a card's own slowdown at which the worker saves and waits."`
+	VRAM             float64       `yaml:"vram" env:"VRAM" help:"Percent of a card's memory above which no new work is taken."`
+	Memory           float64       `yaml:"memory" env:"MEMORY" help:"Percent of the memory above which an alert is sent."`
+	Disk             float64       `yaml:"disk" env:"DISK" help:"Percent of a disk above which an alert is sent."`
+	DiskRefuse       float64       `yaml:"disk_refuse" env:"DISK_REFUSE" help:"Percent of a disk above which no new work is taken."`
+	ServerSlow       time.Duration `yaml:"server_slow" env:"SERVER_SLOW" help:"Answer time of queue and storage above which an alert is sent."`
+	QueueAge         time.Duration `yaml:"queue_age" env:"QUEUE_AGE" help:"Wait of the oldest interactive job above which an alert is sent."`
+	Outbox           float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
+	Webhook          secret        `yaml:"webhook" env:"WEBHOOK" help:"URL that gets each alert as JSON by POST."`
+	WebhookToken     secret        `yaml:"webhook_token" env:"WEBHOOK_TOKEN" help:"Bearer token for ops.webhook."`
+	WebhookTokenFile string        `yaml:"webhook_token_file" env:"WEBHOOK_TOKEN_FILE" help:"File that holds ops.webhook_token."`
+}
+
+// defaultOps are the thresholds of package rules.
+func defaultOps() opsSettings {
+	l := rules.DefaultLimits()
+	return opsSettings{Every: time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
+		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth}
+}
+
+// check refuses thresholds that contradict each other.
+func (s *opsSettings) check() error {
+	var errs []error
+	if s.Every < 100*time.Millisecond || s.MetricsEvery < s.Every {
+		errs = append(errs, fmt.Errorf("ops.every %v must be at least 100ms and at most ops.metrics_every %v", s.Every, s.MetricsEvery))
+	}
+	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
+		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))
+	}
+	for name, v := range map[string]float64{"vram": s.VRAM, "memory": s.Memory, "disk": s.Disk, "disk_refuse": s.DiskRefuse} {
+		if v <= 0 || v > 100 {
+			errs = append(errs, fmt.Errorf("ops.%s %g is not a percentage", name, v))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // defaults returns the settings before any file, variable or flag.
 func defaults() settings {
 	return settings{
@@ -127,6 +172,7 @@ func defaults() settings {
 		Worker:  workerSettings{Device: "auto", GuardGPUs: "own"},
 		Web:     webSettings{Listen: "127.0.0.1:7860"},
 		Log:     logSettings{Level: "info", Format: "auto"},
+		Ops:     defaultOps(),
 	}
 }
 
@@ -198,6 +244,7 @@ func (c *loadedConfig) readSecretFiles() error {
 		{"storage.link_keys_file", c.Storage.LinkKeysFile, &c.Storage.LinkKeys},
 		{"web.token_file", c.Web.TokenFile, &c.Web.Token},
 		{"discord.token_file", c.Discord.TokenFile, &c.Discord.Token},
+		{"ops.webhook_token_file", c.Ops.WebhookTokenFile, &c.Ops.WebhookToken},
 		{"slack.bot_token_file", c.Slack.BotTokenFile, &c.Slack.BotToken},
 		{"slack.app_token_file", c.Slack.AppTokenFile, &c.Slack.AppToken},
 		{"slack.signing_secret_file", c.Slack.SigningSecretFile, &c.Slack.SigningSecret},
@@ -239,6 +286,7 @@ func (c *loadedConfig) check() error {
 	if !isLoopback(c.Web.Listen) && c.Web.Token == "" {
 		errs = append(errs, fmt.Errorf("web.listen %q is reachable from other machines: set web.token", c.Web.Listen))
 	}
+	errs = append(errs, c.Ops.check())
 	return errors.Join(errs...)
 }
 

@@ -40,6 +40,7 @@ type cli struct {
 	Batch      batchCmd      `cmd:"" group:"Batch" help:"List, watch, pause, cancel, retry batches; write their results."`
 	Jobs       jobsCmd       `cmd:"" group:"Operate" help:"List, show, cancel, retry, requeue, unpublish jobs."`
 	Queue      queueCmd      `cmd:"" group:"Operate" help:"Show, pause, resume, drain the queue; dead and quarantined jobs."`
+	Ops        opsCmd        `cmd:"" group:"Operate" help:"List the rules of the watch; send a test alert."`
 	Bench      benchCmd      `cmd:"" group:"Operate" help:"Measure quality and speed."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`

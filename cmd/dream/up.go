@@ -76,6 +76,11 @@ func (c *upCmd) Run(a *app) error {
 		return err
 	}
 
+	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), "auto"))
+	if err != nil {
+		return err
+	}
+
 	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, nil)
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
@@ -84,8 +89,9 @@ func (c *upCmd) Run(a *app) error {
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error {
-		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
+		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Log: a.log})
 	})
+	group.Go(func() error { return watch.run(ctx) })
 	fmt.Fprintf(a.stdout, "dreamcad is ready at %s (model %s on %s)\nStop it with Ctrl-C.\n", console.URL(), model.Bundle.Name, pipeline.Device())
 	return group.Wait() // nil after an interrupt: everything has drained
 }

@@ -72,7 +72,15 @@ func (c *workerCmd) Run(a *app) error {
 		}
 		cfg.Name = host + "/" + model.Device().Info().Kind
 	}
-	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Log: a.log})
+	spec := c.Device
+	if spec == "" {
+		spec = a.config.Worker.Device
+	}
+	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), spec))
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Log: a.log})
 	if err != nil {
 		return err
 	}
@@ -82,6 +90,7 @@ func (c *workerCmd) Run(a *app) error {
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return serveHealth(ctx, a.config.Metrics.Listen, w) })
 	group.Go(func() error { return notifySystemd(ctx) })
+	group.Go(func() error { return watch.run(ctx) })
 	group.Go(func() error { return w.Run(ctx) })
 	return group.Wait()
 }

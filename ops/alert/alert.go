@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -97,6 +98,20 @@ func (s *Sender) Put(a queue.Alert) {
 	for _, w := range s.ways {
 		w.put(a, s.cfg.Keep)
 	}
+}
+
+// Send delivers one alert at once and returns what failed: for commands, which
+// cannot wait for better times.
+func Send(ctx context.Context, cfg Config, stream Stream, a queue.Alert) error {
+	s := New(cfg, stream, nil)
+	var errs []error
+	for _, w := range s.ways {
+		w.put(a, s.cfg.Keep)
+		if err := w.flush(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("send the alert to the %s: %w", w.name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (w *way) put(a queue.Alert, keep int) {

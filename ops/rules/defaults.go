@@ -38,7 +38,7 @@ func Default(l Limits) []Rule {
 		{Code: "disk_full", Title: "A disk is nearly full", Severity: queue.Critical, Fire: l.DiskRefuse, Clear: l.DiskRefuse - 1, Unit: "%",
 			Hold: 0, ClearHold: 10 * s, Action: Refuse, read: disks},
 		{Code: "server_down", Title: "A server does not answer", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
-			Hold: 5 * s, ClearHold: 5 * s, Action: Tell, read: unreachable},
+			Hold: 15 * s, ClearHold: 5 * s, Action: Tell, read: unreachable},
 		{Code: "server_slow", Title: "A server answers slowly", Severity: queue.Warning, Fire: ms(l.ServerSlow), Clear: ms(l.ServerSlow) / 2, Unit: "ms",
 			Hold: 30 * s, ClearHold: 30 * s, Action: Tell, read: slow},
 		{Code: "queue_age", Title: "Jobs wait long", Severity: queue.Warning, Fire: l.QueueAge.Seconds(), Clear: l.QueueAge.Seconds() / 2, Unit: "s",

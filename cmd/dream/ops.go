@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"dreamcad/ops/alert"
+	"dreamcad/ops/rules"
+	"dreamcad/queue"
+)
+
+type opsCmd struct {
+	Rules     opsRulesCmd     `cmd:"" help:"List the rules of the watch with their thresholds."`
+	TestAlert opsTestAlertCmd `cmd:"" name:"test-alert" help:"Send an alert and its end the way real ones go."`
+}
+
+type opsRulesCmd struct {
+	JSON bool `name:"json" help:"Print JSON; durations are nanoseconds."`
+}
+
+// Run prints the rules as configured.
+func (c *opsRulesCmd) Run(a *app) error {
+	rs := rules.Default(a.config.Ops.limits())
+	if c.JSON {
+		return printJSON(a.stdout, rs)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "CODE\tSEVERITY\tFIRES\tACTION\tTITLE")
+	for i := range rs {
+		r := &rs[i]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Code, r.Severity, r.Condition(), r.Action, r.Title)
+	}
+	return w.Flush()
+}
+
+type opsTestAlertCmd struct {
+	After time.Duration `help:"Time until the test is over." default:"5s"`
+}
+
+// Run sends both messages, waiting in between so that people see the first.
+func (c *opsTestAlertCmd) Run(a *app) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "local"
+	}
+	return withQueue(a, func(q queue.Queue) error {
+		t := queue.Alert{Code: "test", Key: host, Severity: queue.Info, State: queue.Firing, Since: time.Now().UTC(), Source: host,
+			Text: "This is a test of the alerts, sent by dream ops test-alert. Nothing is wrong."}
+		if err := alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "The test alert is on its way to the ops channels; it resolves in %v.\n", c.After)
+		select {
+		case <-time.After(c.After):
+		case <-a.ctx.Done():
+		}
+		t.State = queue.Resolved
+		t.Text = "The test of the alerts is over."
+		return alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t)
+	})
+}
