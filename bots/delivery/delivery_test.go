@@ -328,10 +328,10 @@ func TestOutboundOrder(t *testing.T) {
 		for _, p := range []Priority{Result, Alert} {
 			run.Go(func() { _ = o.Send(ctx, p, []string{"a"}, note(fmt.Sprint(p))) })
 		}
-		tries := 0
+		var tries atomic.Int32
 		run.Go(func() {
 			err := o.Send(ctx, Result, []string{"slow"}, func(context.Context) error {
-				if tries++; tries == 1 {
+				if tries.Add(1) == 1 {
 					return &bots.ChatError{Trouble: bots.TroubleLimited, RetryAfter: time.Minute, Err: errors.New("429")}
 				}
 				return nil
@@ -349,12 +349,12 @@ func TestOutboundOrder(t *testing.T) {
 			t.Errorf("order %v", order)
 		}
 		mu.Unlock()
-		if tries != 1 {
-			t.Errorf("%d tries before the limit ended", tries)
+		if n := tries.Load(); n != 1 {
+			t.Errorf("%d tries before the limit ended", n)
 		}
 		time.Sleep(31 * time.Second)
-		if tries != 2 {
-			t.Errorf("%d tries %v after the refusal", tries, time.Since(began))
+		if n := tries.Load(); n != 2 {
+			t.Errorf("%d tries %v after the refusal", n, time.Since(began))
 		}
 		stop()
 		run.Wait()
