@@ -168,3 +168,20 @@ security: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## gosec, govulncheck and 
 .PHONY: bench
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+$(VENV)/torch: ## A virtual environment with PyTorch, the peer of the benchmarks and the reference of the goldens
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet 'torch>=2.15' numpy
+	@touch $@
+
+.PHONY: bench-peer
+bench-peer: $(VENV)/torch ## Time the networks beside PyTorch in the same run (ARGS='--compile --threads 2')
+	$(VENV)/bin/python inference/reference/bench_peer.py $(ARGS)
+
+.PHONY: goldens
+goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after the model was replaced
+	$(VENV)/bin/python inference/reference/goldens.py
+
+.PHONY: test-full
+test-full: $(VENV)/torch ## Compare the full-size networks with PyTorch on the processor (an hour, 12 GB; nightly)
+	PYTHON=$(VENV)/bin/python $(GO) test -tags full -timeout 120m -run FullSize ./inference
