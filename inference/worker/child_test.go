@@ -278,6 +278,7 @@ func (b *bench) freeze(p *process) {
 		_, err := b.q.Put(ctx, "freeze", nil, queue.AnyVersion, time.Minute)
 		if err != nil {
 			_ = p.cmd.Process.Signal(syscall.SIGCONT)
+			time.Sleep(300 * time.Millisecond) // to end its transaction
 		}
 		return err == nil
 	})
