@@ -119,7 +119,9 @@ type metricsSettings struct {
 type logSettings struct {
 	Level  string `yaml:"level" env:"LEVEL" help:"debug, info, warn or error."`
 	Format string `yaml:"format" env:"FORMAT" help:"text, json or auto (text on a terminal)."`
-	File   string `yaml:"file" env:"FILE" help:"Rotating log file (10 files of 10 MB); empty: none."`
+	File   string `yaml:"file" env:"FILE" help:"Rotating log file (10 files of 10 MB), one for each process; empty: none."`
+	// HidePrompts keeps what people asked for out of the log.
+	HidePrompts bool `yaml:"hide_prompts" env:"HIDE_PROMPTS" help:"Keep prompts out of the log."`
 }
 
 type opsSettings struct {

@@ -40,6 +40,8 @@ type cli struct {
 	Batch      batchCmd      `cmd:"" group:"Batch" help:"List, watch, pause, cancel, retry batches; write their results."`
 	Jobs       jobsCmd       `cmd:"" group:"Operate" help:"List, show, cancel, retry, requeue, unpublish jobs."`
 	Queue      queueCmd      `cmd:"" group:"Operate" help:"Show, pause, resume, drain the queue; dead and quarantined jobs."`
+	Doctor     doctorCmd     `cmd:"" group:"Operate" help:"Check this machine and its set-up."`
+	Logs       logsCmd       `cmd:"" group:"Operate" help:"Print the log lines about a job."`
 	Ops        opsCmd        `cmd:"" group:"Operate" help:"List the rules of the watch; send a test alert."`
 	Bench      benchCmd      `cmd:"" group:"Operate" help:"Measure quality and speed."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
@@ -123,7 +125,7 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	logger, closeLog, err := newLogger(config.Log, stderr)
+	logger, closeLog, err := newLogger(config, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitFailed
