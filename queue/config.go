@@ -59,7 +59,7 @@ func DefaultConfig() Config {
 		MaxFailures:  3, BackoffBase: 5 * time.Second, BackoffMax: 5 * time.Minute, MaxCrashes: 3,
 		QueuedPerUser: 50, QueuedTotal: 100_000,
 		HalfLife: 6 * time.Hour, BulkAfter: 30 * time.Minute, BulkEvery: 5,
-		YieldAfter: 2 * time.Second, YieldHorizon: 30 * time.Second, YieldGap: 5 * time.Minute,
+		YieldAfter: 2 * time.Second, YieldHorizon: 30 * time.Second, YieldGap: time.Minute,
 		KeyLife: 7 * 24 * time.Hour, KeepAge: 30 * 24 * time.Hour, KeepCount: 20_000, KeepBatch: 200, KeepEvents: 100_000,
 		EstimateViews: 10, EstimateMesh: 120,
 	}
@@ -77,6 +77,10 @@ func (c *Config) Validate() error {
 	}
 	return nil
 }
+
+// YieldWithin is how long a bulk job goes on at most once interactive work
+// waits, if it has yielded just before.
+func (c *Config) YieldWithin() time.Duration { return c.YieldGap + c.YieldAfter + c.Heartbeat }
 
 // Backoff is the wait before the next attempt after the n-th failure (from 1):
 // full jitter, uniform in (0, min(max, base·2ⁿ⁻¹)].

@@ -120,7 +120,12 @@ end
 local held = ''
 if switched('queue') then held = 'queue' elseif switched('class', j.cl) then held = 'class ' .. j.cl
 elseif switched('user', j.us) then held = 'user' elseif j.hd == '1' then held = 'batch' end
-local etas = call('ZRANGE', P .. 'eta', 0, 999, 'WITHSCORES')
+local etas = {}
+local z = call('ZRANGE', P .. 'eta', 0, 999, 'WITHSCORES')
+for i = 1, #z, 2 do
+  etas[#etas+1] = z[i+1]
+  etas[#etas+1] = j.cl == 'interactive' and call('HGET', P .. 'j:' .. z[i], 'cl') == 'bulk' and '1' or '0'
+end
 local slots = 0
 for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
   local info = call('HGET', P .. 'workers', w)
@@ -128,7 +133,7 @@ for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 150
     for _, po in ipairs(cjson.decode(info).pools) do if po == j.po then slots = slots + 1 end end
   end
 end
-return {'queued', d, u[1] or '0', u[2] or '1', ahead, tostring(est), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, tostring(stamp()), slots}`
+return {'queued', d, u[1] or '0', u[2] or '1', ahead, tostring(est), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, stamp(), slots}`
 
 	// returns a flat picture for Stats
 	statsLua = `

@@ -161,10 +161,10 @@ func (q *Queue) Place(ctx context.Context, id string) (queue.Place, error) {
 		s.Others = append(s.Others, order.User{VT: o[0], Queued: int64(o[1]), Weight: o[2]})
 	}
 	s.More, s.Prior, s.Slots = num(7) == 1, int64(num(8)), int(num(12))
-	etas := floats(v[10])
-	for i := 1; i < len(etas); i += 2 {
-		s.Running = append(s.Running, max((etas[i]-num(11))/1000, 0))
+	for e := floats(v[10]); len(e) >= 2; e = e[2:] {
+		s.Running, s.Yielding = append(s.Running, max((e[0]-num(11))/1000, 0)), append(s.Yielding, e[1] == 1)
 	}
+	s.Yield = q.cfg.YieldWithin().Seconds()
 	p := s.Place()
 	p.Paused = text(v[9])
 	return p, nil

@@ -159,9 +159,16 @@ func (t *tx) place(r *row) queue.Place {
 			}
 		}
 	}
-	for _, eta := range each(t, one[int64], "SELECT eta FROM jobs WHERE status='leased' AND beside=0 LIMIT 1000") {
-		s.Running = append(s.Running, max(float64(eta-t.now)/1000, 0))
+	type lease struct {
+		eta   int64
+		class queue.Class
 	}
+	for _, l := range each(t, func(rs *sql.Rows, l *lease) error { return rs.Scan(&l.eta, &l.class) },
+		"SELECT eta,class FROM jobs WHERE status='leased' AND beside=0 LIMIT 1000") {
+		s.Running = append(s.Running, max(float64(l.eta-t.now)/1000, 0))
+		s.Yielding = append(s.Yielding, l.class == queue.Bulk && r.class == string(queue.Interactive))
+	}
+	s.Yield = t.q.cfg.YieldWithin().Seconds()
 	return s.Place()
 }
 

@@ -34,3 +34,12 @@ func open(t testing.TB, cfg queue.Config) queuetest.Subject {
 func TestConformance(t *testing.T) { queuetest.Run(t, open) }
 
 func TestModel(t *testing.T) { queuetest.RunModel(t, open) }
+
+// TestDay is the fairness gate: a day with a fixed seed (six hours with -short).
+func TestDay(t *testing.T) {
+	hours := 24.0
+	if testing.Short() {
+		hours = 6
+	}
+	queuetest.RunDay(t, open, hours)
+}

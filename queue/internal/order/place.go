@@ -31,8 +31,12 @@ type Snapshot struct {
 	Others     []User
 	More       bool  // Others was cut off
 	Prior      int64 // jobs of classes that go first
-	// Running is what is left of each running job that holds a slot.
-	Running []float64
+	// Running is what is left of each running job that holds a slot; Yielding
+	// says which of them would give way to this job at a checkpoint.
+	Running  []float64
+	Yielding []bool
+	// Yield is the longest a bulk job may go on before it gives way.
+	Yield   float64
 	Slots   int
 	Samples []float64 // recent run times of this sort of job
 }
@@ -55,9 +59,15 @@ func (s *Snapshot) Place() queue.Place {
 	p.Known = true
 	p50, p90 := Quantile(s.Samples, 0.5), Quantile(s.Samples, 0.9)
 	p.RunLow, p.RunHigh = seconds(p50), seconds(p90)
-	p.StartLow = seconds(start(s.Running, s.Slots, n, min(p50, mean(s.Samples))))
+	low, high := slices.Clone(s.Running), slices.Clone(s.Running)
+	for i := range low {
+		if i < len(s.Yielding) && s.Yielding[i] {
+			low[i], high[i] = 0, min(high[i], s.Yield)
+		}
+	}
+	p.StartLow = seconds(start(low, s.Slots, n, min(p50, mean(s.Samples))))
 	// Work that arrives later may go first, and long jobs come in runs.
-	p.StartHigh = seconds(1.25*start(s.Running, s.Slots, n, max(p90, mean(s.Samples))) + p90/2)
+	p.StartHigh = seconds(1.25*start(high, s.Slots, n, max(p90, mean(s.Samples))) + p90/2)
 	return p
 }
 
