@@ -65,10 +65,10 @@ func Run(ctx context.Context, d Deps) []Result {
 func Worst(rs []Result) Verdict {
 	worst := Pass
 	for i := range rs {
-		switch {
-		case rs[i].Verdict == Fail:
+		switch rs[i].Verdict {
+		case Fail:
 			return Fail
-		case rs[i].Verdict == Warn:
+		case Warn:
 			worst = Warn
 		}
 	}
