@@ -165,6 +165,11 @@ security: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## gosec, govulncheck and 
 	$(TOOLS)/govulncheck ./... || echo "govulncheck: its database could not be reached or it found something (above)"
 	cd bots/web/ui && npm audit --omit=dev || echo "npm audit: its database could not be reached or it found something (above)"
 
+.PHONY: test-minio
+test-minio: ## Run the storage suite against MinIO's server too (a separate process; nightly)
+	GOBIN=$(TOOLS) $(GO) install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+	MINIO=$(TOOLS)/minio $(GO) test -count=1 -run Conformance ./storage/s3
+
 .PHONY: bench
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

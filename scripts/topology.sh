@@ -19,6 +19,11 @@ free_port() {
   done
 }
 
+# Where a client is there, the compose file itself is checked too.
+if docker compose version >/dev/null 2>&1; then
+  docker compose --env-file docs/docker/env.example -f docker-compose.yml config --quiet && say "docker-compose.yml is valid"
+fi
+
 pids=()
 stop() {
   status=$?

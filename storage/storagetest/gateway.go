@@ -23,6 +23,7 @@ type Gateway struct {
 
 // StartGateway starts a server that ends with the test. It needs the versitygw
 // program: in $VERSITYGW, in PATH, or in .cache/bin where "make tools" puts it.
+// With $MINIO it starts that MinIO server instead; its buckets are no plain folders.
 func StartGateway(t testing.TB) *Gateway {
 	t.Helper()
 	bin, err := findGateway()
@@ -55,8 +56,12 @@ func (g *Gateway) start(t testing.TB, bin string) error {
 		}
 	}
 	cmd := exec.Command(bin, "--port", addr, "--quiet", "--keep-alive", "posix", "--sidecar", sidecar, buckets)
+	if os.Getenv("MINIO") != "" {
+		cmd = exec.Command(bin, "server", "--quiet", "--address", addr, buckets)
+	}
 	cmd.Dir = g.Dir
-	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+g.AccessKey, "ROOT_SECRET_KEY="+g.SecretKey)
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+g.AccessKey, "ROOT_SECRET_KEY="+g.SecretKey,
+		"MINIO_ROOT_USER="+g.AccessKey, "MINIO_ROOT_PASSWORD="+g.SecretKey)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		return err
@@ -88,6 +93,9 @@ func (g *Gateway) start(t testing.TB, bin string) error {
 }
 
 func findGateway() (string, error) {
+	if p := os.Getenv("MINIO"); p != "" {
+		return p, nil
+	}
 	if p := os.Getenv("VERSITYGW"); p != "" {
 		return p, nil
 	}
