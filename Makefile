@@ -187,6 +187,10 @@ bench-peer: $(VENV)/torch ## Time the networks beside PyTorch in the same run (A
 goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after the model was replaced
 	$(VENV)/bin/python inference/reference/goldens.py
 
+.PHONY: test-faults
+test-faults: deps ## Run the queue's fault matrix with 20 seeds (half an hour; nightly)
+	DREAM_FAULT_SEEDS=20 $(GO) test ./queue/redisq -run TestRow -timeout 120m -v
+
 .PHONY: test-full
 test-full: $(VENV)/torch ## Compare the full-size networks with PyTorch on the processor (an hour, 12 GB; nightly)
 	PYTHON=$(VENV)/bin/python $(GO) test -tags full -timeout 120m -run FullSize ./inference
