@@ -372,7 +372,10 @@ func TestRevoked(t *testing.T) {
 func TestParallelCommands(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	const n = 100
+	n := 100
+	if testing.Short() {
+		n = 12 // under the race detector a hundred can outlast the budget of a submit, which is then refused, as it should
+	}
 	var ins []*slacktest.Interaction
 	for i := range n {
 		ins = append(ins, w.server.Command(fmt.Sprintf("U%d", 1000+i), w.channel, fmt.Sprintf("mug %d", i)))
@@ -386,7 +389,7 @@ func TestParallelCommands(t *testing.T) {
 		times = append(times, a.Acked.Sub(a.Created))
 	}
 	slices.Sort(times)
-	t.Logf("100 parallel commands: p50 %v, p99 %v", times[n/2], times[n-1])
+	t.Logf("%d parallel commands: p50 %v, slowest %v", n, times[n/2], times[n-1])
 }
 
 // Hostile prompts neither notify nor format: they are literal text elements.
