@@ -24,7 +24,13 @@ import (
 )
 
 // TestFlood is row 18 of the fault matrix in its short form.
-func TestFlood(t *testing.T) { flood(t, 10_000) }
+func TestFlood(t *testing.T) {
+	n := 10_000
+	if testing.Short() {
+		n = 1000
+	}
+	flood(t, n)
+}
 
 // BenchmarkMillion is the long form; it prints its figures.
 //

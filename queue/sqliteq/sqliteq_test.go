@@ -35,11 +35,11 @@ func TestConformance(t *testing.T) { queuetest.Run(t, open) }
 
 func TestModel(t *testing.T) { queuetest.RunModel(t, open) }
 
-// TestDay is the fairness gate: a day with a fixed seed (six hours with -short).
+// TestDay is the fairness gate: a day with a fixed seed (two hours with -short).
 func TestDay(t *testing.T) {
 	hours := 24.0
 	if testing.Short() {
-		hours = 6
+		hours = 2
 	}
 	queuetest.RunDay(t, open, hours)
 }
