@@ -234,7 +234,7 @@ func (d *Draft) begin(p phase, stage Stage) error {
 	for _, v := range d.views {
 		rays.Add(v, d.set.MaskPad)
 	}
-	fit, err := field.NewFit(d.grid, d.hull.Active, &rays, stage.schedule(), d.set.Seed*1000003+uint64(d.at))
+	fit, err := field.NewFit(d.grid, d.hull.Active, &rays, d.set.schedule(stage), d.set.Seed*1000003+uint64(d.at))
 	if err != nil {
 		return err
 	}

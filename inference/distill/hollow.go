@@ -68,7 +68,7 @@ func (d *Draft) beginHollow() (*hollowing, error) {
 		rays.Add(v, d.set.MaskPad)
 	}
 	for i, g := range h.grids {
-		f, err := field.NewFit(g, d.hull.Active, &rays, d.set.Hollow.Fit.schedule(), d.set.Seed*1000003+uint64(d.at))
+		f, err := field.NewFit(g, d.hull.Active, &rays, d.set.schedule(d.set.Hollow.Fit), d.set.Seed*1000003+uint64(d.at))
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ type Settings struct {
 	Refit    Stage   `json:"refit"`
 	Final    []Stage `json:"final"` // fit to all views, from their hull
 
+	Rays        int     `json:"rays"`         // random rays an iteration
 	RoundWeight float32 `json:"round_weight"` // of the rounds' views in the loss; source views weigh 1
 	RenderBeta  float64 `json:"render_beta"`  // surface width of the pictures given to the network, voxels
 	MaskPad     int     `json:"mask_pad"`     // pixels around the masks that are fitted too
@@ -63,7 +64,7 @@ func DefaultSettings() Settings {
 			Fit:  Stage{64, 80, [2]float64{1, 0.5}, 4, 0.2, 1},
 			Wall: 2.3, Gain: 0.85,
 		},
-		RoundWeight: 0.7, RenderBeta: 0.2, MaskPad: 4, Seed: 1,
+		Rays: 4096, RoundWeight: 0.7, RenderBeta: 0.2, MaskPad: 4, Seed: 1,
 	}
 }
 
@@ -107,15 +108,20 @@ func (s *Settings) Check() error {
 			return fmt.Errorf("3D settings: round at elevation %g: want −89 to 89", r.Elevation)
 		}
 	}
+	if s.Rays < 64 || s.Rays > 1<<20 {
+		return fmt.Errorf("3D settings: %d rays an iteration: want 64 to 1048576", s.Rays)
+	}
 	if !(s.RoundWeight >= 0) || !(s.RenderBeta > 0) || s.MaskPad < 0 {
 		return fmt.Errorf("3D settings: round_weight %g, render_beta %g, mask_pad %d are out of range", s.RoundWeight, s.RenderBeta, s.MaskPad)
 	}
 	return nil
 }
 
-func (s Stage) schedule() field.Schedule {
+// schedule is a stage as field wants it.
+func (s *Settings) schedule(g Stage) field.Schedule {
 	c := field.DefaultSchedule()
-	c.Iterations, c.Beta = s.Iterations, s.Beta
-	c.Bilaplace, c.Laplace, c.Eikonal = s.Bilaplace, s.Laplace, s.Eikonal
+	c.Rays = s.Rays
+	c.Iterations, c.Beta = g.Iterations, g.Beta
+	c.Bilaplace, c.Laplace, c.Eikonal = g.Bilaplace, g.Laplace, g.Eikonal
 	return c
 }

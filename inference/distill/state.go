@@ -50,7 +50,7 @@ type stored struct {
 	Hollow    bool
 }
 
-const version = 2
+const version = 3
 
 // MarshalBinary writes the state after the last finished phase: a few megabytes.
 func (d *Draft) MarshalBinary() ([]byte, error) {

@@ -43,6 +43,7 @@ const (
 	chunk      = 8    // samples that are interpolated together
 	maxSamples = 1024 // a ray
 	refresh    = 16   // iterations between looks for empty cells
+	together   = 64   // rays in a row that one shard traces
 )
 
 // Rays are pixels to be explained, ready to be drawn from.
@@ -67,8 +68,9 @@ func (r *Rays) Add(v View, pad int) {
 		keep = Dilate(v.Mask, v.Image.Size, pad)
 	}
 	pr := v.Camera.Projection(v.Image.Size)
-	for i, k := range keep {
-		if !k {
+	for _, p := range tiled(v.Image.Size) {
+		i := int(p)
+		if !keep[i] {
 			continue
 		}
 		q, ok := newRay(&pr, i%v.Image.Size, i/v.Image.Size)
@@ -82,6 +84,27 @@ func (r *Rays) Add(v View, pad int) {
 		q.weight = v.Weight
 		r.list = append(r.list, q)
 	}
+}
+
+// tiled lists the pixels of a size×size picture along a Z curve, so that neighbours in
+// the list are neighbours in the picture.
+func tiled(size int) []int32 {
+	list := make([]int32, 0, size*size)
+	for code := uint32(0); len(list) < size*size; code++ {
+		if x, y := int(everySecond(code)), int(everySecond(code>>1)); x < size && y < size {
+			list = append(list, int32(y*size+x))
+		}
+	}
+	return list
+}
+
+// everySecond gathers bits 0, 2, 4, …
+func everySecond(v uint32) uint32 {
+	v &= 0x55555555
+	v = (v | v>>1) & 0x33333333
+	v = (v | v>>2) & 0x0f0f0f0f
+	v = (v | v>>4) & 0x00ff00ff
+	return (v | v>>8) & 0xffff
 }
 
 func newRay(pr *Projection, x, y int) (q ray, ok bool) {
@@ -272,11 +295,12 @@ func (f *Fit) iterate() {
 	}
 	ib := float32(1 / beta)
 	f.each(func(k int, s *shard) {
-		lo, hi := f.cfg.Rays*k/len(f.shards), f.cfg.Rays*(k+1)/len(f.shards)
-		for r := lo; r < hi; r++ {
-			u := mix(f.seed, uint64(f.it)<<32|uint64(r))
-			q := &f.rays[(u>>32)*uint64(len(f.rays))>>32]
-			f.trace(s, q, float32(u&0xffffff)/(1<<24), ib, 1/float32(f.cfg.Rays))
+		for r := k * together; r < f.cfg.Rays; r++ {
+			q, jitter := f.draw(r)
+			f.trace(s, q, jitter, ib, 1/float32(f.cfg.Rays))
+			if r%together == together-1 {
+				r += together * (len(f.shards) - 1)
+			}
 		}
 	})
 	f.each(func(k int, _ *shard) {
@@ -294,6 +318,15 @@ func (f *Fit) iterate() {
 		}
 	})
 	g.V, f.next = f.next, g.V
+}
+
+// draw picks ray r of this iteration and the jitter of its samples: one of the r-th of
+// cfg.Rays equal parts of the list, so that the rays of an iteration are spread evenly
+// and follow each other in space.
+func (f *Fit) draw(r int) (q *ray, jitter float32) {
+	u := mix(f.seed, uint64(f.it)<<32|uint64(r))
+	i := (uint64(r)<<24 | u>>40) * uint64(len(f.rays)) / uint64(f.cfg.Rays) >> 24
+	return &f.rays[i], float32(u&0xffffff) / (1 << 24)
 }
 
 // constants gathers what the update of iteration f.it needs.
