@@ -11,10 +11,11 @@ import (
 
 // alertRecord is what stands in the operators' channel about one alert.
 type alertRecord struct {
-	Posted bots.Posted      `json:"posted"`
-	State  queue.AlertState `json:"state"`
-	Since  time.Time        `json:"since"`
-	Text   string           `json:"text"`
+	Posted   bots.Posted      `json:"posted"`
+	State    queue.AlertState `json:"state"`
+	Severity queue.Severity   `json:"severity"`
+	Since    time.Time        `json:"since"`
+	Text     string           `json:"text"`
 }
 
 func (d *Delivery) alertKey(a *queue.Alert) string {
@@ -26,6 +27,7 @@ func (d *Delivery) alertKey(a *queue.Alert) string {
 func (d *Delivery) readAlerts(ctx context.Context) {
 	consumer := "alerts/" + d.consumer
 	cursor, known, try := "", false, 0
+	look := true // the first ones may have been posted by a process before us
 	for ctx.Err() == nil {
 		var err error
 		if !known {
@@ -39,7 +41,7 @@ func (d *Delivery) readAlerts(ctx context.Context) {
 		for i := range alerts {
 			// A newer state of the same alert makes the older one superfluous.
 			if !superseded(alerts[i+1:], &alerts[i]) {
-				err = d.alert(ctx, &alerts[i])
+				err = d.alert(ctx, &alerts[i], look)
 			}
 			if err == nil {
 				cursor = alerts[i].ID
@@ -50,9 +52,10 @@ func (d *Delivery) readAlerts(ctx context.Context) {
 			}
 		}
 		if err == nil {
-			try = 0
+			try, look = 0, false
 			continue
 		}
+		look = true
 		if ctx.Err() == nil && try == 0 {
 			d.log.Warn("alerts cannot be posted; they are kept", "err", err)
 		}
@@ -71,8 +74,10 @@ func superseded(later []queue.Alert, a *queue.Alert) bool {
 }
 
 // alert brings the message about an alert up to date: one message from firing
-// to resolved, however often it is raised.
-func (d *Delivery) alert(ctx context.Context, a *queue.Alert) error {
+// to resolved, however often it is raised; a rise in severity, which an edit
+// would tell nobody, gets a new one. look: it may have been posted already by
+// a process that ended before it wrote that down.
+func (d *Delivery) alert(ctx context.Context, a *queue.Alert, look bool) error {
 	var rec alertRecord
 	r, err := d.q.Get(ctx, d.alertKey(a))
 	if err == nil {
@@ -87,7 +92,7 @@ func (d *Delivery) alert(ctx context.Context, a *queue.Alert) error {
 	switch {
 	case a.State == queue.Resolved && !active:
 		return nil // it was silenced, or told already
-	case active && rec.State == a.State && rec.Text == a.Text:
+	case active && rec.State == a.State && rec.Text == a.Text && rec.Severity == a.Severity:
 		return nil
 	case a.State == queue.Firing && !active:
 		silenced, err := d.decided(ctx, bots.SilenceKey(a.Code, a.Key))
@@ -101,8 +106,11 @@ func (d *Delivery) alert(ctx context.Context, a *queue.Alert) error {
 	}
 	m := d.render.Alert(a, acked)
 	posted := rec.Posted
+	if active && a.Severity == queue.Critical && rec.Severity != queue.Critical && a.State == queue.Firing {
+		active = false
+	}
 	if active {
-		err = d.sendAlert(ctx, EditMessage, func(ctx context.Context) error { return d.chat.Edit(ctx, posted, m) })
+		err = d.editAlert(ctx, posted, m)
 		if trouble(err) == bots.TroubleMessage { // deleted or too old: a new one tells the news
 			active = false
 		} else if err != nil {
@@ -110,19 +118,14 @@ func (d *Delivery) alert(ctx context.Context, a *queue.Alert) error {
 		}
 	}
 	if !active {
-		nonce := bots.Nonce(a.Code+"|"+a.Key, string(a.State)+a.Since.UTC().Format(time.RFC3339Nano))
-		err = d.sendAlert(ctx, PostMessage, func(ctx context.Context) error {
-			posted, err = d.chat.Post(ctx, bots.Spot{Channel: d.config.OpsChannel}, m, nonce)
-			return err
-		})
-		if err != nil {
+		if posted, err = d.postAlert(ctx, a, m, look); err != nil {
 			return err
 		}
 	}
 	if a.State == queue.Resolved {
 		_ = d.q.Delete(ctx, bots.AckKey(a.Code, a.Key), queue.AnyVersion) // the next episode is a new one; it ends by itself too
 	}
-	text, err := json.Marshal(alertRecord{Posted: posted, State: a.State, Since: a.Since, Text: a.Text})
+	text, err := json.Marshal(alertRecord{Posted: posted, State: a.State, Severity: a.Severity, Since: a.Since, Text: a.Text})
 	if err != nil {
 		return err
 	}
@@ -130,11 +133,31 @@ func (d *Delivery) alert(ctx context.Context, a *queue.Alert) error {
 	return err
 }
 
-func (d *Delivery) sendAlert(ctx context.Context, k Kind, do func(context.Context) error) error {
-	return d.out.Send(ctx, Alert, d.out.pacer.Buckets(k, d.config.OpsChannel), func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+// alertPatience bounds one call for an alert.
+const alertPatience = 20 * time.Second
+
+func (d *Delivery) editAlert(ctx context.Context, p bots.Posted, m bots.Message) error {
+	return d.out.Send(ctx, Alert, d.out.pacer.Buckets(EditMessage, d.config.OpsChannel), func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, alertPatience)
 		defer cancel()
-		return do(ctx)
+		return d.chat.Edit(ctx, p, m)
+	})
+}
+
+func (d *Delivery) postAlert(ctx context.Context, a *queue.Alert, m bots.Message, look bool) (bots.Posted, error) {
+	spot := bots.Spot{Channel: d.config.OpsChannel}
+	nonce := bots.Nonce(a.Code+"|"+a.Key, string(a.State)+string(a.Severity)+a.Since.UTC().Format(time.RFC3339Nano))
+	if look {
+		// Where looking is refused the alert goes out all the same: twice is
+		// better than never.
+		if p, err := d.find(ctx, Alert, spot, nonce, a.Since); err == nil && p != nil {
+			return *p, nil
+		}
+	}
+	return Ask(ctx, d.out, Alert, d.out.pacer.Buckets(PostMessage, spot.Channel), func(ctx context.Context) (bots.Posted, error) {
+		ctx, cancel := context.WithTimeout(ctx, alertPatience)
+		defer cancel()
+		return d.chat.Post(ctx, spot, m, nonce)
 	})
 }
 

@@ -66,7 +66,15 @@ type Metrics struct {
 	Edits     *prometheus.CounterVec
 	Limited   *prometheus.CounterVec // refusals for going too fast
 	Due       *prometheus.GaugeVec   // outcomes not yet sent
+	Oldest    *prometheus.GaugeVec   // age of the oldest outcome that is not yet sent
 	Delivered *prometheus.HistogramVec
+	Acks      *prometheus.HistogramVec
+}
+
+// Acked counts the first answer to something that a person did, and how long
+// it took from its arrival. Adapters call it.
+func (m *Metrics) Acked(platform string, took time.Duration) {
+	m.Acks.WithLabelValues(platform).Observe(took.Seconds())
 }
 
 // NewMetrics registers the metrics; nil registers them nowhere.
@@ -83,9 +91,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Due:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "dream", Subsystem: "chat", Name: "outcomes_due", Help: "Outcomes not yet sent."}, []string{"platform"}),
 		Delivered: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "dream", Subsystem: "chat", Name: "outcome_delay_seconds",
 			Help: "Time from the event to the message.", Buckets: []float64{.1, .5, 1, 2, 5, 10, 30, 60, 300, 1800}}, []string{"platform"}),
+		Oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "dream", Subsystem: "chat", Name: "outbox_age_seconds", Help: "Age of the oldest outcome not yet sent; 0: none."}, []string{"platform"}),
+		Acks: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "dream", Subsystem: "chat", Name: "ack_seconds",
+			Help: "Time from an interaction's arrival to its first answer; the platforms allow 3 s.", Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 1.5, 2, 2.5, 3}}, []string{"platform"}),
 	}
 	if r != nil {
-		r.MustRegister(m.Sent, m.Waiting, m.Perhaps, m.Edits, m.Limited, m.Due, m.Delivered)
+		r.MustRegister(m.Sent, m.Waiting, m.Perhaps, m.Edits, m.Limited, m.Due, m.Oldest, m.Delivered, m.Acks)
 	}
 	return m
 }
@@ -104,7 +115,8 @@ type Delivery struct {
 
 	mu      sync.Mutex
 	tracks  map[string]*track
-	running map[string]bool // dues that a goroutine works on
+	running map[string]bool      // dues that a goroutine works on
+	ages    map[string]time.Time // of the events of those
 	due     chan string
 
 	// step is called between the steps of a delivery; tests stop there.
@@ -116,7 +128,7 @@ func New(c Config, q Queue, chat bots.Chat, pacer Pacer, r *bots.Renderer, m *Me
 	d := &Delivery{
 		config: c, q: q, chat: chat, render: r, out: NewOutbound(pacer, c.Parallel), metrics: m,
 		platform: chat.Platform(), consumer: "bots/" + chat.Platform(),
-		tracks: map[string]*track{}, running: map[string]bool{}, due: make(chan string, 1024),
+		tracks: map[string]*track{}, running: map[string]bool{}, ages: map[string]time.Time{}, due: make(chan string, 1024),
 		step: func(string) {},
 	}
 	d.log = log.With("platform", d.platform)

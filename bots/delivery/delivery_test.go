@@ -69,6 +69,12 @@ func (p *platform) Find(_ context.Context, in bots.Spot, nonce string, _ time.Ti
 	return bots.Posted{Spot: in, ID: nonce}, p.posts[nonce] > 0, nil
 }
 
+func (p *platform) edited() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.edits
+}
+
 func (p *platform) total() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -375,7 +381,7 @@ func TestEditsOverTwoHours(t *testing.T) {
 		d.tracks[job.ID] = &track{job: job, known: true, posted: bots.Posted{Spot: bots.Spot{Channel: "c"}, ID: "m"}}
 		count := map[string]int{}
 		for step := 1; time.Since(start) < 2*time.Hour; step++ {
-			before := p.edits
+			before := p.edited()
 			time.Sleep(2 * time.Second)
 			e := queue.Event{Kind: queue.EventProgress, Job: job.ID, At: time.Now(), Stage: queue.StageOptimise, Step: step, Total: 3600}
 			if err := d.status(ctx, &e); err != nil {
@@ -384,11 +390,11 @@ func TestEditsOverTwoHours(t *testing.T) {
 			synctest.Wait()
 			switch age := time.Since(start); {
 			case age < 10*time.Minute:
-				count["dense"] += p.edits - before
+				count["dense"] += p.edited() - before
 			case age < 56*time.Minute+time.Second:
-				count["sparse"] += p.edits - before
+				count["sparse"] += p.edited() - before
 			default:
-				count["late"] += p.edits - before
+				count["late"] += p.edited() - before
 			}
 		}
 		stop()

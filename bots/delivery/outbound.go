@@ -85,10 +85,18 @@ func NewOutbound(p Pacer, parallel int) *Outbound {
 	}
 }
 
-// Send performs do in its turn and returns its error. It returns early when ctx
-// ends; do may then still run, with a context that has ended.
+// Send performs do in its turn and returns its error, as Ask does.
 func (o *Outbound) Send(ctx context.Context, p Priority, buckets []string, do func(context.Context) error) error {
-	result := make(chan error, 1)
+	_, err := Ask(ctx, o, p, buckets, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	return err
+}
+
+// Ask performs do in its turn and returns what it returns. It returns early
+// when ctx ends; do may then still run, with a context that has ended, and
+// nobody hears of its result.
+func Ask[T any](ctx context.Context, o *Outbound, p Priority, buckets []string, do func(context.Context) (T, error)) (T, error) {
+	var value T
+	ended := make(chan error, 1)
 	o.add(&op{priority: p, buckets: buckets, do: func(run context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -96,13 +104,18 @@ func (o *Outbound) Send(ctx context.Context, p Priority, buckets []string, do fu
 		both, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(run, cancel)()
-		return do(both)
-	}, done: func(err error) { result <- err }})
-	select {
-	case err := <-result:
+		got, err := do(both)
+		if err == nil {
+			value = got
+		}
 		return err
+	}, done: func(err error) { ended <- err }})
+	select {
+	case err := <-ended:
+		return value, err
 	case <-ctx.Done():
-		return ctx.Err()
+		var none T // value may be written this moment
+		return none, ctx.Err()
 	}
 }
 
@@ -222,6 +235,10 @@ func (o *Outbound) perform(ctx context.Context, w *op) {
 	o.poke()
 }
 
+// alertSlots are operations that alerts may have under way beyond all others:
+// slow ones must not hold them up.
+const alertSlots = 2
+
 // idleWait is the longest sleep of the loop; events wake it earlier.
 const idleWait = time.Minute
 
@@ -229,12 +246,12 @@ const idleWait = time.Minute
 func (o *Outbound) take(now time.Time) (*op, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.flying >= o.parallel {
-		return nil, idleWait
-	}
 	wait := idleWait
 	spent := map[string]bool{} // buckets that a higher operation waits for
 	for p := priorities - 1; p >= 0; p-- {
+		if o.flying >= o.parallel && (p < Alert || o.flying >= o.parallel+alertSlots) {
+			break
+		}
 		for i, w := range o.waiting[p] {
 			if until := w.notBefore.Sub(now); until > 0 {
 				wait = min(wait, until)

@@ -96,6 +96,7 @@ func (d *Delivery) workDues(ctx context.Context) {
 			return
 		}
 		d.metrics.Due.WithLabelValues(d.platform).Set(float64(len(keys)))
+		d.metrics.Oldest.WithLabelValues(d.platform).Set(d.oldest(time.Now()).Seconds())
 		for _, k := range keys {
 			start(k[len(d.duePrefix()):])
 		}
@@ -111,11 +112,34 @@ func (d *Delivery) workDues(ctx context.Context) {
 			start(name)
 		case name := <-done:
 			delete(d.running, name)
+			d.noteAge(name, time.Time{})
 			working--
 		case <-tick.C:
 			look()
 		}
 	}
+}
+
+// noteAge remembers when the event of an outcome under way was; zero forgets it.
+func (d *Delivery) noteAge(name string, at time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if at.IsZero() {
+		delete(d.ages, name)
+	} else {
+		d.ages[name] = at
+	}
+}
+
+// oldest is the age of the oldest outcome under way. Older ones are begun
+// first: job ids rise with time.
+func (d *Delivery) oldest(now time.Time) (age time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, at := range d.ages {
+		age = max(age, now.Sub(at))
+	}
+	return age
 }
 
 // work sends one outcome, as often as it takes.
@@ -146,6 +170,7 @@ func (d *Delivery) deliver(ctx context.Context, name string) (over bool, err err
 		d.log.Error("a record of a due message cannot be read; it is dropped", "event", name, "err", err)
 		return true, d.q.Delete(ctx, d.dueKey(name), r.Version)
 	}
+	d.noteAge(name, due.Event.At)
 	job, m, err := d.compose(ctx, &due)
 	if queue.CodeOf(err) == queue.CodeNotFound { // forgotten on request: nothing to tell
 		return true, d.q.Delete(ctx, d.dueKey(name), queue.AnyVersion)
@@ -321,15 +346,15 @@ func (a *attempt) post(ctx context.Context, spot bots.Spot) (bots.Posted, error)
 	d := a.d
 	nonce := bots.Nonce(a.name, fmt.Sprintf("%d", a.due.Rung))
 	if a.due.Sending && a.due.Spot == spot {
-		p, found, err := d.find(ctx, spot, nonce, a.due.Since)
+		p, err := d.find(ctx, Result, spot, nonce, a.due.Since)
 		switch {
 		case trouble(err) == bots.TroubleLook:
 			d.metrics.Perhaps.WithLabelValues(d.platform).Inc()
 			d.log.Warn("sending again without being able to look for the first message", "event", a.name)
 		case err != nil:
-			return p, err
-		case found:
-			return p, nil
+			return bots.Posted{}, err
+		case p != nil:
+			return *p, nil
 		}
 	} else {
 		a.due.Sending, a.due.Spot, a.due.Since = true, spot, time.Now()
@@ -338,15 +363,12 @@ func (a *attempt) post(ctx context.Context, spot bots.Spot) (bots.Posted, error)
 		}
 	}
 	d.step("before post")
-	var p bots.Posted
-	err := d.out.Send(ctx, Result, d.out.pacer.Buckets(PostMessage, spot.Channel), func(ctx context.Context) error {
+	m := a.m
+	return Ask(ctx, d.out, Result, d.out.pacer.Buckets(PostMessage, spot.Channel), func(ctx context.Context) (bots.Posted, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		var err error
-		p, err = d.chat.Post(ctx, spot, a.m, nonce)
-		return err
+		return d.chat.Post(ctx, spot, m, nonce)
 	})
-	return p, err
 }
 
 // save writes the record if nobody else did meanwhile.
@@ -365,26 +387,22 @@ func (a *attempt) save(ctx context.Context) error {
 }
 
 func (d *Delivery) direct(ctx context.Context, user string) (bots.Spot, error) {
-	var spot bots.Spot
-	err := d.out.Send(ctx, Result, d.out.pacer.Buckets(OpenDirect, ""), func(ctx context.Context) error {
+	return Ask(ctx, d.out, Result, d.out.pacer.Buckets(OpenDirect, ""), func(ctx context.Context) (bots.Spot, error) {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		var err error
-		spot, err = d.chat.Direct(ctx, user)
-		return err
+		return d.chat.Direct(ctx, user)
 	})
-	return spot, err
 }
 
-func (d *Delivery) find(ctx context.Context, spot bots.Spot, nonce string, since time.Time) (bots.Posted, bool, error) {
-	var p bots.Posted
-	var found bool
-	err := d.out.Send(ctx, Result, d.out.pacer.Buckets(FindMessage, spot.Channel), func(ctx context.Context) error {
+// find looks for a message with the nonce; nil: there is none.
+func (d *Delivery) find(ctx context.Context, p Priority, spot bots.Spot, nonce string, since time.Time) (*bots.Posted, error) {
+	return Ask(ctx, d.out, p, d.out.pacer.Buckets(FindMessage, spot.Channel), func(ctx context.Context) (*bots.Posted, error) {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		var err error
-		p, found, err = d.chat.Find(ctx, spot, nonce, since.Add(-time.Minute)) // their clock is not ours
-		return err
+		p, found, err := d.chat.Find(ctx, spot, nonce, since.Add(-time.Minute)) // their clock is not ours
+		if err != nil || !found {
+			return nil, err
+		}
+		return &p, nil
 	})
-	return p, found, err
 }

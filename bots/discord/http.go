@@ -43,7 +43,7 @@ func (b *Bot) Endpoint(ctx context.Context) (http.Handler, error) {
 			http.Error(w, "malformed interaction", http.StatusBadRequest)
 			return
 		}
-		a := &bodyAnswer{b: b, in: &in, answer: make(chan []byte, 1)}
+		a := &bodyAnswer{b: b, in: &in, received: received, answer: make(chan []byte, 1)}
 		if in.Type == typePing {
 			_, _ = a.first(ctx, answerPong, nil, nil)
 		} else {
@@ -67,7 +67,7 @@ func (b *Bot) Endpoint(ctx context.Context) (http.Handler, error) {
 		case text := <-a.answer:
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(text)
-		case <-time.After(ackBudget):
+		case <-time.After(b.config.AckBudget):
 			http.Error(w, "no answer in time", http.StatusServiceUnavailable)
 		}
 	}), nil
@@ -76,10 +76,11 @@ func (b *Bot) Endpoint(ctx context.Context) (http.Handler, error) {
 // bodyAnswer answers in the HTTP response. The message's id is not in any
 // answer then; it is asked for afterwards.
 type bodyAnswer struct {
-	b      *Bot
-	in     *interaction
-	answer chan []byte
-	once   sync.Once
+	b        *Bot
+	in       *interaction
+	received time.Time
+	answer   chan []byte
+	once     sync.Once
 }
 
 func (a *bodyAnswer) first(ctx context.Context, kind int, data any, _ []upload) (*posted, error) {
@@ -91,7 +92,7 @@ func (a *bodyAnswer) first(ctx context.Context, kind int, data any, _ []upload) 
 	if err != nil {
 		return nil, err
 	}
-	a.once.Do(func() { a.answer <- text })
+	a.once.Do(func() { a.answer <- text; a.b.acked(a.received) })
 	if kind != answerMessage {
 		return nil, nil
 	}

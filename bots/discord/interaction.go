@@ -144,8 +144,9 @@ type answer interface {
 
 // callbackAnswer answers through the REST API, within the time that is left.
 type callbackAnswer struct {
-	b  *Bot
-	in *interaction
+	b        *Bot
+	in       *interaction
+	received time.Time
 }
 
 func (a *callbackAnswer) first(ctx context.Context, kind int, data any, files []upload) (*posted, error) {
@@ -170,15 +171,22 @@ func (a *callbackAnswer) first(ctx context.Context, kind int, data any, files []
 		case <-time.After(time.Duration(try+1) * 100 * time.Millisecond):
 		}
 	}
+	if err == nil {
+		a.b.acked(a.received)
+	}
 	return out.Resource.Message, err
 }
 
-// ackBudget is the time for the first answer, below Discord's 3 s.
-const ackBudget = 2900 * time.Millisecond
+// acked counts a first answer.
+func (b *Bot) acked(received time.Time) {
+	if b.meter != nil {
+		b.meter.Acked("discord", time.Since(received))
+	}
+}
 
 // serve answers an interaction.
 func (b *Bot) serve(ctx context.Context, in *interaction, received time.Time, a answer) {
-	quick, cancel := context.WithDeadline(ctx, received.Add(ackBudget))
+	quick, cancel := context.WithDeadline(ctx, received.Add(b.config.AckBudget))
 	defer cancel()
 	if in.Type == typeAutocomplete {
 		b.autocomplete(quick, in, a)
@@ -204,7 +212,7 @@ func (b *Bot) serve(ctx context.Context, in *interaction, received time.Time, a 
 		b.serveSlow(ctx, quick, in, c, a)
 		return
 	default:
-		work, done := context.WithDeadline(ctx, received.Add(ackBudget-600*time.Millisecond))
+		work, done := context.WithDeadline(ctx, received.Add(b.config.AckBudget-600*time.Millisecond))
 		reply = b.service.Execute(work, c)
 		done()
 	}

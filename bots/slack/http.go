@@ -73,7 +73,7 @@ func (b *Bot) Endpoint(ctx context.Context) (http.Handler, error) {
 			}
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(v)
-		case <-time.After(ackBudget):
+		case <-time.After(b.config.AckBudget):
 			w.WriteHeader(http.StatusOK) // better a late answer by the response URL than an error
 		}
 	}), nil

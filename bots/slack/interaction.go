@@ -21,12 +21,9 @@ import (
 	"dreamcad/queue"
 )
 
-// ackBudget is the time for the acknowledgement, below Slack's 3 s.
-const ackBudget = 2800 * time.Millisecond
-
 // serve answers a slash command or an interaction.
 func (b *Bot) serve(ctx context.Context, kind string, payload json.RawMessage, ack func(any) error) {
-	quick, cancel := context.WithTimeout(ctx, ackBudget-400*time.Millisecond)
+	quick, cancel := context.WithTimeout(ctx, b.config.AckBudget-400*time.Millisecond)
 	defer cancel()
 	if kind == string(socketmode.EventTypeSlashCommand) || kind == "slash_commands" {
 		var cmd api.SlashCommand
@@ -119,14 +116,11 @@ func (b *Bot) show(ctx context.Context, c *bots.Command, r *bots.Reply) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	var p bots.Posted
 	channel := c.Origin.Channel
-	err := b.out.Send(ctx, delivery.Result, b.Buckets(delivery.PostMessage, channel), func(ctx context.Context) error {
+	p, err := delivery.Ask(ctx, b.out, delivery.Result, b.Buckets(delivery.PostMessage, channel), func(ctx context.Context) (bots.Posted, error) {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		var err error
-		p, err = b.Post(ctx, bots.Spot{Channel: channel}, r.Message, bots.Nonce(r.Job, "status"))
-		return err
+		return b.Post(ctx, bots.Spot{Channel: channel}, r.Message, bots.Nonce(r.Job, "status"))
 	})
 	if err != nil {
 		b.log.Info("a job has no public message", "job", r.Job, "err", err)

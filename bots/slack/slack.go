@@ -40,8 +40,15 @@ type Config struct {
 	// Sockets is how many connections are kept, so that one is there while
 	// another is refreshed; 0 is 2.
 	Sockets int
+	// AckBudget is the time for the acknowledgement; 0 is 2.8 s, below Slack's 3 s.
+	AckBudget time.Duration
 	// Silent is how long a socket may be without a PING; 0 is 30 s.
 	Silent time.Duration
+}
+
+// Meter counts first answers (delivery.Metrics).
+type Meter interface {
+	Acked(platform string, took time.Duration)
 }
 
 // Service executes commands (bots.Service).
@@ -58,6 +65,7 @@ type Bot struct {
 	client  *http.Client
 	api     *api.Client
 	out     *delivery.Outbound
+	meter   Meter
 
 	mu     sync.Mutex
 	seen   recent
@@ -89,6 +97,9 @@ func New(c Config, service Service, state queue.State, log *slog.Logger) *Bot {
 	if c.Sockets == 0 {
 		c.Sockets = 2
 	}
+	if c.AckBudget == 0 {
+		c.AckBudget = 2800 * time.Millisecond
+	}
 	if c.Silent == 0 {
 		c.Silent = 30 * time.Second
 	}
@@ -100,6 +111,9 @@ func New(c Config, service Service, state queue.State, log *slog.Logger) *Bot {
 	b.api = api.New(c.BotToken, api.OptionAPIURL(c.APIURL), api.OptionHTTPClient(b.client), api.OptionAppLevelToken(c.AppToken))
 	return b
 }
+
+// Measure lets the adapter count its acknowledgements.
+func (b *Bot) Measure(m Meter) { b.meter = m }
 
 // Through sets the queue by which the adapter posts.
 func (b *Bot) Through(o *delivery.Outbound) { b.out = o }
@@ -237,13 +251,20 @@ func (b *Bot) handle(ctx context.Context, kind, id string, payload json.RawMessa
 		_ = ack(nil) // redelivered: the first one is being answered
 		return
 	}
+	received := time.Now()
 	b.work.Go(func() {
 		defer func() {
 			if r := recover(); r != nil {
 				b.log.Error("handling an interaction panicked", "panic", r)
 			}
 		}()
-		b.serve(ctx, kind, payload, ack)
+		b.serve(ctx, kind, payload, func(v any) error {
+			err := ack(v)
+			if err == nil && b.meter != nil {
+				b.meter.Acked("slack", time.Since(received))
+			}
+			return err
+		})
 	})
 }
 

@@ -52,6 +52,7 @@ type Server struct {
 	buckets      map[string]*bucket
 	limits       map[string]Limit
 	global       *bucket
+	ackWindow    time.Duration
 	gw           gateway
 	cdn          map[string][]byte
 	changed      chan struct{}
@@ -101,7 +102,7 @@ func start(l net.Listener) *Server {
 		channels: map[string]*Channel{}, interactions: map[string]*Interaction{}, tokens: map[string]*Interaction{},
 		noDirect: map[string]bool{}, directs: map[string]string{},
 		buckets: map[string]*bucket{}, limits: map[string]Limit{}, cdn: map[string][]byte{},
-		changed: make(chan struct{}),
+		ackWindow: AckWindow, changed: make(chan struct{}),
 	}
 	s.gw.init()
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))

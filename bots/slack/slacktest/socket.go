@@ -30,6 +30,7 @@ type Interaction struct {
 	User      string
 	Created   time.Time
 	Acked     time.Time // zero: not yet
+	Late      bool      // acknowledged after AckWindow: the person saw operation_timeout
 	Ack       json.RawMessage
 	Responses []json.RawMessage // what came by the response URL
 	triggered bool
@@ -175,8 +176,14 @@ func (s *Server) ack(id string, payload json.RawMessage) {
 	if in == nil || !in.Acked.IsZero() {
 		return
 	}
-	in.Acked, in.Ack = s.now(), payload
+	s.answered(in, payload)
 	s.touch()
+}
+
+// answered notes an acknowledgement; the lock is held.
+func (s *Server) answered(in *Interaction, payload json.RawMessage) {
+	in.Acked, in.Ack = s.now(), payload
+	in.Late = in.Acked.Sub(in.Created) > AckWindow
 }
 
 // deliver sends the envelope to one of the sockets, and again to another if it
@@ -300,7 +307,7 @@ func (s *Server) CommandHTTP(endpoint, user, channel, text string, at time.Time,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && status == http.StatusOK {
-		in.Acked, in.Ack = s.now(), body
+		s.answered(in, body)
 	}
 	return in, status, err
 }
