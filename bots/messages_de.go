@@ -12,7 +12,7 @@ var german = map[string]string{
 	"error.words":       "Diese Beschreibung verstößt gegen die Regeln dieses Dienstes (%s) und wurde nicht angenommen.",
 	"error.over":        "Dieser Auftrag ist schon beendet (%s).",
 	"error.no-refine":   "Eine höhere Qualität gibt es hier nicht.",
-	"error.many":        "Du hast %d wartende oder laufende Aufträge, mehr sind nicht möglich; bitte warte oder brich einen ab.",
+	"live.user":         "Du hast %d wartende oder laufende Aufträge, mehr sind nicht möglich; bitte warte oder brich einen ab.",
 	"parse.empty":       "Bitte beschreibe, was entstehen soll, zum Beispiel: /dream eine Kaffeetasse aus Keramik.",
 	"parse.invisible":   "Diese Beschreibung hat keine sichtbaren Zeichen.",
 	"parse.too-long":    "Dieser Text hat %d Zeichen; höchstens %d sind möglich, bitte kürze ihn.",

@@ -18,12 +18,14 @@ var english = map[string]string{
 	"error.ingest-who":  "Prompt files can be sent only by those whom an administrator has allowed to.",
 	"error.ingest-file": "Please attach a text, CSV or JSON Lines file of at most %s.",
 	"error.ingest":      "The file was not accepted: %s",
-	"error.many":        "You have %d jobs waiting or running, which is the limit; please wait for one to end or cancel one.",
 
 	"limit.user":     "Your %d jobs of today are used up; new ones are possible %s.",
 	"limit.space":    "The %d jobs of today for this server are used up; new ones are possible %s.",
 	"limit.total":    "This service has reached its %d jobs for today; new ones are possible %s.",
 	"limit.cooldown": "Please wait %s between two jobs.",
+	"live.user":      "You have %d jobs waiting or running, which is the limit; please wait for one to end or cancel one.",
+	"live.space":     "This server has %d jobs waiting or running, which is the limit; please wait for one to end.",
+	"live.total":     "This service has %d jobs waiting or running, which is the limit; please try again in a while.",
 
 	"ack":              "Queued: %s\nJob %s · %s",
 	"ack.again":        "This was accepted before: job %s.",

@@ -12,7 +12,7 @@ var spanish = map[string]string{
 	"error.words":       "Esta descripción incumple las reglas de este servicio (%s) y no se ha aceptado.",
 	"error.over":        "Este trabajo ya ha terminado (%s).",
 	"error.no-refine":   "Aquí no hay una calidad superior.",
-	"error.many":        "Tienes %d trabajos en espera o en marcha, que es el límite; espera a que termine uno o cancélalo.",
+	"live.user":         "Tienes %d trabajos en espera o en marcha, que es el límite; espera a que termine uno o cancélalo.",
 	"parse.empty":       "Di qué quieres crear, por ejemplo: /dream una taza de café de cerámica.",
 	"parse.too-long":    "Ese texto tiene %d caracteres; como máximo caben %d, acórtalo.",
 	"parse.bad-seed":    "La semilla es un número entero de 0 a %s.",

@@ -47,9 +47,6 @@ type Config struct {
 	// Patience bounds the work before the answer; 0 is 2.2 s, under the 3 s
 	// that Discord and Slack allow.
 	Patience time.Duration
-	// MaxLive is how many waiting or running jobs a user may have; 0: no limit
-	// beyond the queue's own, which is the atomic one.
-	MaxLive int
 }
 
 // Service executes commands. All methods are safe for concurrent use.
@@ -286,9 +283,6 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 			return Reply{}, refusal(l.Say("error.words", class))
 		}
 	}
-	if err := s.fewLive(ctx, l, user); err != nil {
-		return Reply{}, err
-	}
 	if r.Seed == nil {
 		seed := rand.Int64N(1 << 32)
 		r.Seed = &seed
@@ -311,7 +305,10 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 }
 
 func limitSentence(l Lang, lim limits.Limit) string {
-	if lim.Scope == limits.Cooldown {
+	switch {
+	case lim.Live:
+		return l.Say("live."+string(lim.Scope), lim.Limit)
+	case lim.Scope == limits.Cooldown:
 		return l.Say("limit.cooldown", l.duration(lim.Life))
 	}
 	return l.Say("limit."+string(lim.Scope), lim.Limit, When(lim.Until))
@@ -328,20 +325,6 @@ func (s *Service) offered(l Lang, r *queue.Request) error {
 	}
 	if r.Model != "" && len(s.config.Models) > 0 && !slices.Contains(s.config.Models, r.Model) {
 		return refusal(l.Say("error.model", User(r.Model), strings.Join(s.config.Models, ", ")))
-	}
-	return nil
-}
-
-func (s *Service) fewLive(ctx context.Context, l Lang, user string) error {
-	if s.config.MaxLive <= 0 {
-		return nil
-	}
-	live, err := s.jobs.List(ctx, queue.Filter{User: user, Status: liveStatuses, Limit: s.config.MaxLive})
-	if err != nil {
-		return err
-	}
-	if len(live) >= s.config.MaxLive {
-		return refusal(l.Say("error.many", len(live)))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +146,47 @@ func TestLimitsAndRefund(t *testing.T) {
 	b.say(t, "2", "/dream a vase")
 	if r := b.say(t, "3", "/dream a bowl"); !r.Refused || !strings.Contains(r.Text, "for this server") {
 		t.Errorf("the server's limit: %+v", r)
+	}
+}
+
+// The limits on jobs that wait or run hold for a user, a server and in all, from
+// however many sides jobs come at once, and are given back when jobs end.
+func TestLiveLimits(t *testing.T) {
+	b := fixture(t, Config{Limits: limits.Config{UserLive: 2, SpaceLive: 3, TotalLive: 4}})
+	var all sync.WaitGroup
+	var taken, refused atomic.Int64
+	for i := range 12 {
+		all.Go(func() {
+			r := b.s.Line(context.Background(), fmt.Sprintf("/dream mug %d", i), from("1"))
+			if !r.Refused {
+				taken.Add(1)
+			} else if strings.Contains(r.Text, "You have 2 jobs waiting or running") {
+				refused.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if taken.Load() != 2 || refused.Load() != 10 {
+		t.Fatalf("%d taken, %d refused", taken.Load(), refused.Load())
+	}
+	if r := b.say(t, "2", "/dream a cup"); r.Refused {
+		t.Fatal(r.Text)
+	}
+	if r := b.say(t, "3", "/dream a cup"); !r.Refused || !strings.Contains(r.Text, "This server has 3 jobs") {
+		t.Errorf("the server's limit: %q", r.Text)
+	}
+	elsewhere := from("4")
+	elsewhere.Space = "discord:g2"
+	if r := b.s.Line(context.Background(), "/dream a vase", elsewhere); r.Refused {
+		t.Fatal(r.Text)
+	}
+	elsewhere.From.ID = "5"
+	if r := b.s.Line(context.Background(), "/dream a jug", elsewhere); !r.Refused || !strings.Contains(r.Text, "This service has 4 jobs") {
+		t.Errorf("the limit in all: %q", r.Text)
+	}
+	b.finish(t)
+	if r := b.s.Line(context.Background(), "/dream a jug", elsewhere); r.Refused {
+		t.Errorf("after a job ended: %q", r.Text)
 	}
 }
 

@@ -185,12 +185,15 @@ type Lock struct {
 // Quota is a counter that a submit raises by Cost unless it would exceed
 // Limit. The caller puts the window into the key ("day/2026-11-23/discord:42").
 // A job that fails through no fault of its input, or is cancelled before it
-// started, gives the cost back by itself.
+// started, gives the cost back by itself; with Live every job does when it is
+// over, however it ended, so that the counter is the jobs that wait or run. A
+// job that an operator puts back is not counted again.
 type Quota struct {
 	Key   string
 	Cost  int64
 	Limit int64
 	Life  time.Duration
+	Live  bool
 	// Sentence tells the requester what is used up and when it is back.
 	Sentence string
 }

@@ -13,10 +13,13 @@ import (
 
 // Config are the limits. Zero means none, for every number.
 type Config struct {
-	UserDay  int           `yaml:"user_day"`  // jobs a user and day
-	SpaceDay int           `yaml:"space_day"` // jobs a server or workspace and day
-	TotalDay int           `yaml:"total_day"` // jobs a day in all
-	Cooldown time.Duration `yaml:"cooldown"`  // between two jobs of a user
+	UserDay   int           `yaml:"user_day"`   // jobs a user and day
+	SpaceDay  int           `yaml:"space_day"`  // jobs a server or workspace and day
+	TotalDay  int           `yaml:"total_day"`  // jobs a day in all
+	UserLive  int           `yaml:"user_live"`  // jobs of a user that wait or run at a time
+	SpaceLive int           `yaml:"space_live"` // the same of a server or workspace
+	TotalLive int           `yaml:"total_live"` // the same in all
+	Cooldown  time.Duration `yaml:"cooldown"`   // between two jobs of a user
 	// Admins, Ingest: "platform:id" of users, or "role:id" of Discord roles.
 	Admins []string `yaml:"admins"`
 	Ingest []string `yaml:"ingest"` // who may send prompt files, besides admins
@@ -59,7 +62,7 @@ const (
 type Limit struct {
 	queue.Quota
 	Scope Scope
-	Until time.Time // when it is renewed; zero for a cooldown
+	Until time.Time // when it is renewed; zero for a cooldown and for live jobs
 }
 
 // Unlimited as a user's own daily limit means that none holds.
@@ -94,10 +97,32 @@ func (c *Config) Day(user, space string, own *int, now time.Time) []Limit {
 	return out
 }
 
-// Submit returns all limits that a new job has to pass: the cooldown, which is
-// a quota of one with a short life, and the day's.
-func (c *Config) Submit(user, space string, own *int, now time.Time) []Limit {
+// liveLife is how long a counter of live jobs may live: one that a crash of the
+// queue's server left too high is right again afterwards.
+const liveLife = 7 * 24 * time.Hour
+
+// Live returns the limits on jobs that wait or run at a time, most specific first.
+func (c *Config) Live(user, space string) []Limit {
 	var out []Limit
+	for _, l := range []struct {
+		scope Scope
+		name  string
+		limit int
+	}{{User, user, c.UserLive}, {Space, space, c.SpaceLive}, {Total, "", c.TotalLive}} {
+		if l.limit > 0 && (l.scope != Space || l.name != "") {
+			out = append(out, Limit{
+				Quota: queue.Quota{Key: "live/" + string(l.scope) + "/" + l.name, Cost: 1, Limit: int64(l.limit), Life: liveLife, Live: true},
+				Scope: l.scope,
+			})
+		}
+	}
+	return out
+}
+
+// Submit returns all limits that a new job has to pass: those on live jobs,
+// the cooldown, which is a quota of one with a short life, and the day's.
+func (c *Config) Submit(user, space string, own *int, now time.Time) []Limit {
+	out := c.Live(user, space)
 	if c.Cooldown > 0 {
 		out = append(out, Limit{
 			Quota: queue.Quota{Key: "cooldown/" + user, Cost: 1, Limit: 1, Life: c.Cooldown},

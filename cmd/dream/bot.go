@@ -92,9 +92,10 @@ func (*botRunCmd) Run(a *app) error {
 func newService(a *app, q queue.Queue, store storage.Store) (*bots.Service, error) {
 	l := a.config.Chat
 	return bots.New(bots.Config{
-		Keep: a.config.Storage.Keep, MaxLive: l.MaxLive,
+		Keep: a.config.Storage.Keep,
 		Limits: limits.Config{
 			UserDay: l.UserDay, SpaceDay: l.SpaceDay, TotalDay: l.TotalDay, Cooldown: l.Cooldown,
+			UserLive: l.UserLive, SpaceLive: l.SpaceLive, TotalLive: l.TotalLive,
 			Admins: l.Admins, Ingest: l.Ingest, BlockFile: l.BlockFile,
 		},
 	}, q, store, chatIngester{&ingest.Ingester{Queue: q, Blobs: store}}, a.log)
@@ -121,6 +122,7 @@ func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service,
 		cfg.OpsChannel = d.OpsChannel
 		out := delivery.New(cfg, q, c.discord, c.discord, renderer, metrics, a.log)
 		c.discord.Learn(out.Outbound())
+		c.discord.Measure(metrics)
 		c.parts = append(c.parts, out.Run)
 		if d.PublicKey == "" { // interactions come either by gateway or by HTTP
 			c.parts = append(c.parts, c.discord.Run)
@@ -133,6 +135,7 @@ func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service,
 		cfg.OpsChannel = s.OpsChannel
 		out := delivery.New(cfg, q, c.slack, c.slack, renderer, metrics, a.log)
 		c.slack.Through(out.Outbound())
+		c.slack.Measure(metrics)
 		c.parts = append(c.parts, out.Run)
 		if s.AppToken != "" {
 			c.parts = append(c.parts, c.slack.Run)

@@ -84,7 +84,9 @@ type chatSettings struct {
 	UserDay   int           `yaml:"user_day" env:"USER_DAY" help:"Jobs a user may start in a day; 0: no limit."`
 	SpaceDay  int           `yaml:"space_day" env:"SPACE_DAY" help:"Jobs a server or workspace may start in a day; 0: no limit."`
 	TotalDay  int           `yaml:"total_day" env:"TOTAL_DAY" help:"Jobs in a day in all; 0: no limit."`
-	MaxLive   int           `yaml:"max_live" env:"MAX_LIVE" help:"Jobs of a user that may wait or run at a time; 0: only the queue's own limit."`
+	UserLive  int           `yaml:"user_live" env:"USER_LIVE" help:"Jobs of a user that may wait or run at a time; 0: only the queue's own limit."`
+	SpaceLive int           `yaml:"space_live" env:"SPACE_LIVE" help:"The same for a server or workspace; 0: no limit."`
+	TotalLive int           `yaml:"total_live" env:"TOTAL_LIVE" help:"The same in all; 0: only the queue's own limit."`
 	Cooldown  time.Duration `yaml:"cooldown" env:"COOLDOWN" help:"Time between two jobs of a user; 0: none."`
 	EditEvery time.Duration `yaml:"edit_every" env:"EDIT_EVERY" help:"Least time between two edits of a progress message; 0: 5s."`
 	Admins    []string      `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`

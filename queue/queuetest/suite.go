@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -383,6 +385,55 @@ func quotas(b *bench) {
 	b.ok(b.q.Refund(b.ctx, l.Job.ID))
 	b.ok(b.q.Refund(b.ctx, l.Job.ID))
 	used(0)
+	b.liveQuota()
+}
+
+// liveQuota: a quota that counts the jobs that wait or run admits exactly its
+// limit, from however many sides they come, and is given back at every end.
+func (b *bench) liveQuota() {
+	live := queue.Quota{Key: "live/berta", Cost: 1, Limit: 3, Life: time.Hour, Live: true}
+	day := queue.Quota{Key: "day/berta", Cost: 1, Limit: 100, Life: time.Hour}
+	used := func(q queue.Quota, want int64) {
+		b.t.Helper()
+		n, err := b.q.Used(b.ctx, q.Key)
+		b.ok(err)
+		if n != want {
+			b.t.Fatalf("%s is %d, want %d", q.Key, n, want)
+		}
+	}
+	var all sync.WaitGroup
+	var taken atomic.Int64
+	for i := range 20 {
+		all.Go(func() {
+			_, err := b.q.Submit(b.ctx, Request("berta", fmt.Sprint(i)), day, live)
+			if err == nil {
+				taken.Add(1)
+			} else if queue.CodeOf(err) != queue.CodeQuota {
+				b.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if taken.Load() != 3 {
+		b.t.Fatalf("%d of 20 at once were taken, want 3", taken.Load())
+	}
+	used(live, 3)
+	used(day, 3)
+	done, bad, stopped := b.lease("w1"), b.lease("w2"), b.lease("w3")
+	b.complete(done, 1)
+	used(live, 2)
+	_, err := b.q.Fail(b.ctx, bad.Ref(), queue.Failure{Kind: queue.FailInput, Sentence: "No."})
+	b.ok(err)
+	used(live, 1)
+	_, err = b.q.Cancel(b.ctx, stopped.Job.ID)
+	b.ok(err)
+	used(live, 0)
+	used(day, 3) // all three had started, and none failed through our fault
+	id := b.submit(Request("berta", "again"), day, live)
+	_, err = b.q.Cancel(b.ctx, id)
+	b.ok(err)
+	used(live, 0)
+	used(day, 3)
 }
 
 func capabilities(b *bench) {

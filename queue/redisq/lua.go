@@ -242,13 +242,16 @@ local function unlease(j, used)
   local x = U(j.us)
   if x.qd == 0 and x.rn == 0 and not x.pz and not x.keep then call('EXPIRE', x.k, 7776000) end
 end
-local function refund(j)
-  for cost, key in string.gmatch(j.qt, '(%d+) ([^\n]+)\n') do
+-- refund gives back what the job reserved: all of it, or what counts live jobs.
+local function refund(j, all)
+  local kept = ''
+  for live, cost, key in string.gmatch(j.qt, '(%*?)(%d+) ([^\n]+)\n') do
     local k = P .. 'n:quota/' .. key
-    if call('EXISTS', k) == 1 and call('DECRBY', k, cost) < 0 then call('SET', k, 0, 'KEEPTTL') end
+    if live == '' and not all then kept = kept .. cost .. ' ' .. key .. '\n'
+    elseif call('EXISTS', k) == 1 and call('DECRBY', k, cost) < 0 then call('SET', k, 0, 'KEEPTTL') end
   end
-  j.qt = ''
-  set(j, 'qt', '')
+  j.qt = kept
+  set(j, 'qt', kept)
 end
 -- drop deletes a terminal job and its index entries.
 local function drop(id)
@@ -297,7 +300,7 @@ local function finish(j, st, kind, data, fk, reason)
   set(j, 'en', stamp())
   call('ZADD', P .. 't:' .. st, stamp(), j.id)
   count(st)
-  if j.qt ~= '' and ((st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) then refund(j) end
+  if j.qt ~= '' then refund(j, (st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) end
   if j.ba ~= '' then batchEnd(j, st, reason or '') else event(j, kind, data) end
 end
 local function cancel(j)
@@ -383,7 +386,7 @@ end
 // Each script stands under its ARGV and what it returns. KEYS[1] only routes
 // to the slot. All may run twice with the same arguments.
 const (
-	// ARGV: id req fp class pool sort user batch line origin private nonce key quotas(text "cost key\n") nq {key cost limit life}…
+	// ARGV: id req fp class pool sort user batch line origin private nonce key quotas(text "cost key\n", "*" before it if live) nq {key cost limit life}…
 	// returns {new 0|1, id, status} or {"limit"|"full"|"quota"|"poison"|"pools", detail}
 	submitLua = `
 local r = {id=ARGV[1], req=ARGV[2], fp=ARGV[3], cl=ARGV[4], po=ARGV[5], so=ARGV[6], us=ARGV[7], ba=ARGV[8], ln=ARGV[9], ['or']=ARGV[10], pv=ARGV[11], sn=ARGV[12], key=ARGV[13], qt=ARGV[14]}

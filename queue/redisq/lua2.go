@@ -280,7 +280,7 @@ return {n}`
 	refundLua = `
 local j = load(ARGV[1])
 if not j then return 0 end
-refund(j)
+refund(j, true)
 return 1`
 
 	// ARGV: lock|renew|unlock name token life; returns the number, or -1

@@ -25,6 +25,9 @@ func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
 	}
 	var refund strings.Builder
 	for _, q := range quotas {
+		if q.Live {
+			refund.WriteByte('*')
+		}
 		fmt.Fprintf(&refund, "%d %s\n", q.Cost, q.Key)
 	}
 	args := []any{r.ID, p.req, p.fp, string(r.Class), p.pool, p.sort, r.Requester.User(), r.Batch, r.Line, p.origin, p.private, rand.Text()[:12], r.Key, refund.String(), len(quotas)}

@@ -239,9 +239,7 @@ func (t *tx) end(r *row, st queue.Status, ev *queue.Event) {
 	t.count(string(st), 1)
 	var fl queue.Failure
 	t.fail(decode(r.failure, &fl))
-	if st == queue.Failed && fl.Kind != queue.FailInput || st == queue.Quarantined || st == queue.Cancelled && r.attempt == 0 {
-		t.refund(r)
-	}
+	t.refund(r, st == queue.Failed && fl.Kind != queue.FailInput || st == queue.Quarantined || st == queue.Cancelled && r.attempt == 0)
 	if r.batch != "" {
 		t.batchEnd(r, st, fl.Sentence)
 		return
@@ -249,13 +247,24 @@ func (t *tx) end(r *row, st queue.Status, ev *queue.Event) {
 	t.event(r, ev)
 }
 
-func (t *tx) refund(r *row) {
-	var qs []queue.Quota
+// refund gives back what the job reserved: all of it, or what counts live jobs.
+func (t *tx) refund(r *row, all bool) {
+	if r.quotas == "" {
+		return
+	}
+	var qs, kept []queue.Quota
 	t.fail(decode(r.quotas, &qs))
 	for _, q := range qs {
+		if !all && !q.Live {
+			kept = append(kept, q)
+			continue
+		}
 		t.exec("UPDATE sums SET n=MAX(n-?,0) WHERE key=?", q.Cost, "quota/"+q.Key)
 	}
 	r.quotas = ""
+	if kept != nil {
+		r.quotas = encode(kept)
+	}
 }
 
 // topic numbers of the stream.

@@ -107,7 +107,7 @@ func (q *Queue) Refund(ctx context.Context, job string) error {
 			t.fail(queue.NotFound("job", job))
 			return t.err
 		}
-		t.refund(r)
+		t.refund(r, true)
 		t.save(r)
 		return nil
 	})
