@@ -40,7 +40,7 @@ const (
 	minLight   = 1e-3 // transmittance at which a ray ends
 	bound      = 0.99 // radius of the sphere that rays are clipped to
 	block      = 4    // cells a side of a block of the empty-space map
-	chunk      = 8    // samples that are interpolated together
+	chunk      = 8    // samples that are taken together
 	maxSamples = 1024 // a ray
 	refresh    = 16   // iterations between looks for empty cells
 	together   = 64   // rays in a row that one shard traces
@@ -152,30 +152,32 @@ type Loss struct {
 // shard is one worker's gradient and scratch.
 type shard struct {
 	grad    []float32
-	frac    []float32 // (maxSamples, 4)
-	idx     []int32
-	val     []float32 // (maxSamples, 4)
-	phi     []float32
-	prev    []float32 // Φ of the sample before, or 2 at the start of a segment
-	alpha   []float32
-	light   []float32 // transmittance before the sample
-	gv      []float32 // (maxSamples, 4)
-	fresh   []bool    // no sample directly before
+	ray     samples
 	loss    [2]float64
 	samples int
 }
 
-func newShard(values int) *shard {
-	s := &shard{grad: make([]float32, values)}
-	s.scratch()
-	return s
+// samples are those of one ray, front to back, from index lead on; the room before
+// and behind lets vector kernels read and write whole vectors.
+type samples struct {
+	idx        [room]int32 // voxel at the lower corner of the cell
+	step       [room]int32 // number on the ray's lattice; neighbours differ by one
+	fx, fy, fz [room]float32
+	val        [room * 4]float32 // the field: f, r, g, b
+	phi        [room]float32     // Φ
+	alpha      [room]float32     // opacity of the segment that ends at the sample
+	light      [room]float32     // transmittance before it
+	mr, mg, mb [room]float32     // its colour
+	gv         [room * 4]float32 // the loss by val
 }
 
-func (s *shard) scratch() {
-	n := maxSamples + chunk
-	s.frac, s.val, s.gv = make([]float32, n*4), make([]float32, n*4), make([]float32, n*4)
-	s.idx, s.fresh = make([]int32, n), make([]bool, n)
-	s.phi, s.prev, s.alpha, s.light = make([]float32, n), make([]float32, n), make([]float32, n), make([]float32, n)
+const (
+	lead = 8
+	room = lead + maxSamples + 16
+)
+
+func newShard(values int) *shard {
+	return &shard{grad: make([]float32, values)}
 }
 
 // NewFit prepares to fit g in place. Only voxels marked in active (N³) change, and of
@@ -295,12 +297,16 @@ func (f *Fit) iterate() {
 	}
 	ib := float32(1 / beta)
 	f.each(func(k int, s *shard) {
-		for r := k * together; r < f.cfg.Rays; r++ {
-			q, jitter := f.draw(r)
-			f.trace(s, q, jitter, ib, 1/float32(f.cfg.Rays))
-			if r%together == together-1 {
+		q, jitter := f.draw(k * together)
+		for r := k * together; r < f.cfg.Rays; {
+			if r++; r%together == 0 {
 				r += together * (len(f.shards) - 1)
 			}
+			// The next ray is fetched while this one is traced.
+			next, j := f.draw(min(r, f.cfg.Rays-1))
+			prefetch(next)
+			f.trace(s, q, jitter, ib, 1/float32(f.cfg.Rays))
+			q, jitter = next, j
 		}
 	})
 	f.each(func(k int, _ *shard) {

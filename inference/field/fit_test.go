@@ -66,25 +66,13 @@ func TestGradient(t *testing.T) {
 	loss := func() float64 {
 		var sum float64
 		for i := range list {
-			s := scratch
-			m := f.occ.start(&list[i], g.Voxel()*stepLength, 0.3)
-			var c [3]float32
-			light, count := float32(1), 0
-			for count+chunk <= maxSamples && light >= minLight {
-				got := m.next(&f.occ, s, count, chunk)
-				if got == 0 {
-					break
-				}
-				var used int
-				used, light = s.shade(g.V, n, count, got, 1/beta, light, &c)
-				count += used
-			}
+			c, _ := scratch.ray.paint(g, &f.occ, &list[i], g.Voxel()*stepLength, 0.3, 1/beta)
 			q := &list[i]
 			for k := range 3 {
-				e := float64(c[k]) + float64(light)*Background - float64(q.colour[k])
+				e := float64(c[k]) + float64(c[3])*Background - float64(q.colour[k])
 				sum += float64(f.cfg.Colour*q.weight) * math.Sqrt(e*e+1e-4)
 			}
-			miss := 1 - float64(light) - float64(q.opacity)
+			miss := 1 - float64(c[3]) - float64(q.opacity)
 			sum += float64(f.cfg.Opacity*q.weight) * miss * miss
 		}
 		return sum
@@ -208,17 +196,28 @@ func TestOccupancyJump(t *testing.T) {
 	part.markAll(g.V, -0.05)
 	copy(all.cell, part.cell) // all.jump stays 0: no jumps
 	pr := Camera{camera.Camera{Azimuth: 10, Elevation: 33}, lens}.Projection(24)
-	s1, s2 := newShard(0), newShard(0)
+	var s1, s2 samples
 	for i := range 24 * 24 {
 		q, ok := newRay(&pr, i%24, i/24)
 		if !ok {
 			continue
 		}
 		a, b := part.start(&q, 0.05, 0.5), all.start(&q, 0.05, 0.5)
-		na, nb := a.next(&part, s1, 0, maxSamples), b.next(&all, s2, 0, maxSamples)
-		if na != nb || !slices.Equal(s1.idx[:na], s2.idx[:nb]) {
+		na, nb := walk(&s1, march, &a, &part), walk(&s2, march, &b, &all)
+		if na != nb || !slices.Equal(s1.idx[lead:lead+na], s2.idx[lead:lead+nb]) {
 			t.Fatalf("ray %d: %d samples with jumps, %d without", i, na, nb)
 		}
+	}
+}
+
+// walk marches to the end of a ray.
+func walk(s *samples, march func(*samples, *marcher, *occupancy, int) int, m *marcher, o *occupancy) (count int) {
+	for {
+		got := march(s, m, o, lead+count)
+		if got == 0 {
+			return count
+		}
+		count += got
 	}
 }
 

@@ -19,14 +19,43 @@ type stepConstants struct {
 	beta      [8]float32 // first four: 0.9, 0.1, 0.99, 0.01
 }
 
-// gatherPortable interpolates n samples of a grid with 4 channels.
-// idx: the lower corner's voxel index; frac (n, 4): position inside the cell (x, y, z, –);
-// dst (n, 4). strideY and strideZ are in voxels.
-func gatherPortable(dst, grid []float32, idx []int32, frac []float32, n, strideY, strideZ int) {
+// marchPortable puts the next samples of a ray that lie in occupied cells into s, from
+// index at on: at least chunk of them and less than twice as many, or fewer where the
+// ray ends. It fills idx, step and the position inside the cell.
+func marchPortable(s *samples, m *marcher, o *occupancy, at int) (got int) {
+	n, nb := o.n, o.nb
+	for got < chunk {
+		t := m.t0 + float32(m.k)*m.dt
+		if !(t < m.t1) {
+			break
+		}
+		x, y, z := m.o[0]+m.d[0]*t, m.o[1]+m.d[1]*t, m.o[2]+m.d[2]*t
+		i, j, k := int(x), int(y), int(z)
+		b := (k*n+j)*n + i
+		if !o.cell[b] {
+			steps := int32(1)
+			if d := o.jump[((k/block)*nb+j/block)*nb+i/block]; d > 1 {
+				steps = max(1, int32(float32(d-1)*m.perStep))
+			}
+			m.k += steps
+			continue
+		}
+		p := at + got
+		s.idx[p], s.step[p] = int32(b), m.k
+		s.fx[p], s.fy[p], s.fz[p] = x-float32(i), y-float32(j), z-float32(k)
+		m.k++
+		got++
+	}
+	return got
+}
+
+// gatherPortable interpolates the n samples from index at on in a grid with 4 channels:
+// fills val. strideY and strideZ are in voxels.
+func gatherPortable(s *samples, grid []float32, at, n, strideY, strideZ int) {
 	Y, Z := strideY*4, strideZ*4
-	for s := range n {
-		b := int(idx[s]) * 4
-		x, y, z := frac[s*4], frac[s*4+1], frac[s*4+2]
+	for i := at; i < at+n; i++ {
+		b := int(s.idx[i]) * 4
+		x, y, z := s.fx[i], s.fy[i], s.fz[i]
 		for c := range 4 {
 			p := grid[b+c:]
 			a0 := p[0] + (p[Y]-p[0])*y
@@ -35,21 +64,83 @@ func gatherPortable(dst, grid []float32, idx []int32, frac []float32, n, strideY
 			b1 := p[Z+4] + (p[Z+Y+4]-p[Z+4])*y
 			a0 += (b0 - a0) * z
 			a1 += (b1 - a1) * z
-			dst[s*4+c] = a0 + (a1-a0)*x
+			s.val[i*4+c] = a0 + (a1-a0)*x
 		}
 	}
 }
 
-// scatterPortable is gather's adjoint: adds the samples' gradients gv (n, 4) to the
+// compositePortable goes front to back through the n samples from index at on: fills
+// phi, alpha, light and the segments' colours, adds the colour to c and takes what is
+// left of the light, c[3], along. It stops when that falls below minLight and returns
+// how many samples were used. ib is 1/β.
+func compositePortable(s *samples, at, n int, ib float32, c *[4]float32) (used int) {
+	occlusion(s.phi[at:], s.val[at*4:], (n+7)&^7, ib)
+	for i := at; i < at+n; i++ {
+		v := s.val[i*4 : i*4+4 : i*4+4]
+		a, r, g, b := 1-s.phi[i], v[1], v[2], v[3]
+		if s.step[i]-s.step[i-1] == 1 {
+			p := s.val[i*4-4 : i*4 : i*4]
+			a = max(0, 1-s.phi[i]/s.phi[i-1])
+			r, g, b = (r+p[1])*0.5, (g+p[2])*0.5, (b+p[3])*0.5
+		}
+		s.alpha[i], s.light[i] = a, c[3]
+		s.mr[i], s.mg[i], s.mb[i] = r, g, b
+		w := a * c[3]
+		c[0] += w * r
+		c[1] += w * g
+		c[2] += w * b
+		if c[3] *= 1 - a; c[3] < minLight {
+			return i + 1 - at
+		}
+	}
+	return n
+}
+
+// backwardPortable turns the gradients of a ray's colour and opacity, dc, into those of
+// its count samples, gv: for a sample of weight w = αT the loss changes by
+// g = dc·colour + dc[3] per unit of w, and a change of α also scales everything behind.
+func backwardPortable(s *samples, count int, ib float32, dc *[4]float32) {
+	clear(s.gv[lead*4 : (lead+count)*4])
+	var behind float32
+	for i := lead + count - 1; i >= lead; i-- {
+		a, light, phi := s.alpha[i], s.light[i], s.phi[i]
+		w := a * light
+		rest := max(1-a, 1e-3)
+		g := dc[0]*s.mr[i] + dc[1]*s.mg[i] + dc[2]*s.mb[i] + dc[3]
+		dalpha := light*g - behind/rest
+		behind += w * g
+		here := s.gv[i*4 : i*4+4 : i*4+4]
+		if s.step[i]-s.step[i-1] != 1 {
+			here[0] += dalpha * phi * (1 - phi) * ib
+			for k := range 3 {
+				here[k+1] += dc[k] * w
+			}
+			continue
+		}
+		before := s.gv[i*4-4 : i*4 : i*4]
+		w *= 0.5
+		for k := range 3 {
+			here[k+1] += dc[k] * w
+			before[k+1] += dc[k] * w
+		}
+		if a > 0 {
+			d := dalpha * rest * ib
+			here[0] += d * (1 - phi)
+			before[0] -= d * (1 - s.phi[i-1])
+		}
+	}
+}
+
+// scatterPortable is gather's adjoint: adds the gradients gv of count samples to the
 // eight corners of their cells.
-func scatterPortable(grad, gv []float32, idx []int32, frac []float32, n, strideY, strideZ int) {
+func scatterPortable(grad []float32, s *samples, count, strideY, strideZ int) {
 	Y, Z := strideY*4, strideZ*4
-	for s := range n {
-		b := int(idx[s]) * 4
-		x, y, z := frac[s*4], frac[s*4+1], frac[s*4+2]
+	for i := lead; i < lead+count; i++ {
+		b := int(s.idx[i]) * 4
+		x, y, z := s.fx[i], s.fy[i], s.fz[i]
 		for c := range 4 {
 			p := grad[b+c:]
-			g := gv[s*4+c]
+			g := s.gv[i*4+c]
 			g1 := g * x
 			g0 := g - g1
 			for k, v := range [2]float32{g0, g1} {

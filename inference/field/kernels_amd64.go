@@ -2,9 +2,12 @@ package field
 
 import "golang.org/x/sys/cpu"
 
-// The functions in use: assembly where the processor has AVX2 and FMA.
+// The functions in use: the best that the processor has.
 var (
+	march     = marchPortable
 	gather    = gatherPortable
+	composite = compositePortable
+	backward  = backwardPortable
 	scatter   = scatterPortable
 	occlusion = occlusionPortable
 	laplacian = laplacianPortable
@@ -12,22 +15,39 @@ var (
 	update    = updatePortable
 )
 
+// Whether the processor has what the kernels use.
+var (
+	hasAVX2   = cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	hasAVX512 = hasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasPOPCNT
+)
+
 func init() {
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		useAVX2()
+	if hasAVX2 {
+		gather, scatter, occlusion = gatherVector, scatterVector, occlusionVector
+		laplacian, merge, update = laplacianVector, mergeVector, updateVector
+	}
+	if hasAVX512 {
+		march, composite, backward = marchWide, compositeWide, backwardWide
 	}
 }
 
-func useAVX2() {
-	gather, scatter, occlusion = gatherVector, scatterVector, occlusionVector
-	laplacian, merge, update = laplacianVector, mergeVector, updateVector
-}
+//go:noescape
+func prefetch(p *ray)
 
 //go:noescape
-func gatherAVX2(dst, grid *float32, idx *int32, frac *float32, n, strideY, strideZ int)
+func marchAVX512(s *samples, m *marcher, cell *bool, jump *uint8, n, nb, at int) (got int)
 
 //go:noescape
-func scatterAVX2(grad, gv *float32, idx *int32, frac *float32, n, strideY, strideZ int)
+func compositeAVX512(s *samples, at, n int, ib float32, c *[4]float32) (used int)
+
+//go:noescape
+func backwardAVX512(s *samples, count int, ib float32, dc *[4]float32)
+
+//go:noescape
+func gatherAVX2(s *samples, grid *float32, at, n, strideY, strideZ int)
+
+//go:noescape
+func scatterAVX2(grad *float32, s *samples, n, strideY, strideZ int)
 
 //go:noescape
 func occlusionAVX2(dst, samples *float32, n int, scale float32)
@@ -41,17 +61,35 @@ func mergeAVX2(dst, src *float32, n int)
 //go:noescape
 func updateAVX2(dst, grid, lap, grad, m, v *float32, n, strideY, strideZ int, p *stepConstants)
 
-func gatherVector(dst, grid []float32, idx []int32, frac []float32, n, strideY, strideZ int) {
-	if n > 0 {
-		_ = dst[n*4-1]
-		gatherAVX2(&dst[0], &grid[0], &idx[0], &frac[0], n, strideY*16, strideZ*16)
+func marchWide(s *samples, m *marcher, o *occupancy, at int) int {
+	_ = s.idx[at+2*chunk-1]
+	// Four bytes are read at each cell.
+	return marchAVX512(s, m, &o.cell[:len(o.cell)+4][0], &o.jump[0], o.n, o.nb, at)
+}
+
+func compositeWide(s *samples, at, n int, ib float32, c *[4]float32) int {
+	_ = s.idx[at+(n+7)&^7-1]
+	return compositeAVX512(s, at, n, ib, c)
+}
+
+func backwardWide(s *samples, count int, ib float32, dc *[4]float32) {
+	if count > 0 {
+		_ = s.idx[lead+(count+7)&^7-1]
+		backwardAVX512(s, count, ib, dc)
 	}
 }
 
-func scatterVector(grad, gv []float32, idx []int32, frac []float32, n, strideY, strideZ int) {
+func gatherVector(s *samples, grid []float32, at, n, strideY, strideZ int) {
 	if n > 0 {
-		_ = gv[n*4-1]
-		scatterAVX2(&grad[0], &gv[0], &idx[0], &frac[0], n, strideY*16, strideZ*16)
+		_ = s.idx[at+n-1]
+		gatherAVX2(s, &grid[0], at, n, strideY*16, strideZ*16)
+	}
+}
+
+func scatterVector(grad []float32, s *samples, count, strideY, strideZ int) {
+	if count > 0 {
+		_ = s.idx[lead+count-1]
+		scatterAVX2(&grad[0], s, count, strideY*16, strideZ*16)
 	}
 }
 

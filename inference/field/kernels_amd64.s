@@ -1,21 +1,25 @@
+#include "go_asm.h"
 #include "textflag.h"
 
 // Samples are four floats, so two neighbours along x fill one 256-bit register: a
 // trilinear cell is four loads. Operand order is Go's: VSUBPS a, b, c is c = b − a,
 // VFMADD231PS a, b, c is c += a·b.
 
-// func gatherAVX2(dst, grid *float32, idx *int32, frac *float32, n, strideY, strideZ int)
-TEXT ·gatherAVX2(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), DI
+// func gatherAVX2(s *samples, grid *float32, at, n, strideY, strideZ int)
+TEXT ·gatherAVX2(SB), NOSPLIT, $0-48
+	MOVQ s+0(FP), DI
 	MOVQ grid+8(FP), SI
-	MOVQ idx+16(FP), DX
-	MOVQ frac+24(FP), R8
-	MOVQ n+32(FP), CX
-	MOVQ strideY+40(FP), R9
-	MOVQ strideZ+48(FP), R10
+	MOVQ at+16(FP), DX
+	MOVQ n+24(FP), CX
+	MOVQ strideY+32(FP), R9
+	MOVQ strideZ+40(FP), R10
+	MOVQ DX, R8
+	SHLQ $4, R8
+	LEAQ samples_val(DI)(R8*1), R8
+	LEAQ (DI)(DX*4), DI
 
 gather_loop:
-	MOVLQSX (DX), AX
+	MOVLQSX samples_idx(DI), AX
 	SHLQ $4, AX
 	ADDQ SI, AX
 	LEAQ (AX)(R10*1), BX
@@ -23,9 +27,9 @@ gather_loop:
 	VMOVUPS (AX)(R9*1), Y1
 	VMOVUPS (BX), Y2
 	VMOVUPS (BX)(R9*1), Y3
-	VBROADCASTSS 4(R8), Y4
-	VBROADCASTSS 8(R8), Y5
-	VBROADCASTSS (R8), X6
+	VBROADCASTSS samples_fy(DI), Y4
+	VBROADCASTSS samples_fz(DI), Y5
+	VBROADCASTSS samples_fx(DI), X6
 	VSUBPS Y0, Y1, Y1
 	VFMADD231PS Y4, Y1, Y0
 	VSUBPS Y2, Y3, Y3
@@ -35,34 +39,33 @@ gather_loop:
 	VEXTRACTF128 $1, Y0, X1
 	VSUBPS X0, X1, X1
 	VFMADD231PS X6, X1, X0
-	VMOVUPS X0, (DI)
-	ADDQ $4, DX
+	VMOVUPS X0, (R8)
 	ADDQ $16, R8
-	ADDQ $16, DI
+	ADDQ $4, DI
 	DECQ CX
 	JNZ gather_loop
 	VZEROUPPER
 	RET
 
-// func scatterAVX2(grad, gv *float32, idx *int32, frac *float32, n, strideY, strideZ int)
-TEXT ·scatterAVX2(SB), NOSPLIT, $0-56
+// func scatterAVX2(grad *float32, s *samples, n, strideY, strideZ int)
+TEXT ·scatterAVX2(SB), NOSPLIT, $0-40
 	MOVQ grad+0(FP), SI
-	MOVQ gv+8(FP), DI
-	MOVQ idx+16(FP), DX
-	MOVQ frac+24(FP), R8
-	MOVQ n+32(FP), CX
-	MOVQ strideY+40(FP), R9
-	MOVQ strideZ+48(FP), R10
+	MOVQ s+8(FP), DI
+	MOVQ n+16(FP), CX
+	MOVQ strideY+24(FP), R9
+	MOVQ strideZ+32(FP), R10
+	LEAQ samples_gv+(const_lead*16)(DI), R8
+	ADDQ $(const_lead*4), DI
 
 scatter_loop:
-	MOVLQSX (DX), AX
+	MOVLQSX samples_idx(DI), AX
 	SHLQ $4, AX
 	ADDQ SI, AX
 	LEAQ (AX)(R10*1), BX
-	VMOVUPS (DI), X0
-	VBROADCASTSS (R8), X1
-	VBROADCASTSS 4(R8), Y4
-	VBROADCASTSS 8(R8), Y5
+	VMOVUPS (R8), X0
+	VBROADCASTSS samples_fx(DI), X1
+	VBROADCASTSS samples_fy(DI), Y4
+	VBROADCASTSS samples_fz(DI), Y5
 	VMULPS X1, X0, X2
 	VSUBPS X2, X0, X0
 	VINSERTF128 $1, X2, Y0, Y0
@@ -80,9 +83,8 @@ scatter_loop:
 	VMOVUPS Y2, (BX)
 	VADDPS (BX)(R9*1), Y3, Y3
 	VMOVUPS Y3, (BX)(R9*1)
-	ADDQ $4, DX
 	ADDQ $16, R8
-	ADDQ $16, DI
+	ADDQ $4, DI
 	DECQ CX
 	JNZ scatter_loop
 	VZEROUPPER

@@ -6,13 +6,13 @@ import "math"
 // from one that cannot.
 type occupancy struct {
 	n, nb int
-	cell  []bool  // (n, n, n), indexed by the cell's lower corner
+	cell  []bool  // (n, n, n), indexed by the cell's lower corner; capacity for four more
 	jump  []uint8 // (nb, nb, nb): chessboard distance in blocks to a block with such a cell
 }
 
 func newOccupancy(n int) occupancy {
 	nb := (n + block - 1) / block
-	return occupancy{n: n, nb: nb, cell: make([]bool, n*n*n), jump: make([]uint8, nb*nb*nb)}
+	return occupancy{n: n, nb: nb, cell: make([]bool, n*n*n, n*n*n+4), jump: make([]uint8, nb*nb*nb)}
 }
 
 // mark finds the cells of which an active corner exceeds threshold.
@@ -100,19 +100,20 @@ func (o *occupancy) sweep(from, to, step int) {
 	}
 }
 
-// marcher walks a ray's lattice of samples through the occupied cells.
+// marcher walks a ray's lattice of samples through the occupied cells: sample k lies at
+// t0 + k·dt.
 type marcher struct {
 	o       [3]float32 // origin and direction in grid units
 	d       [3]float32
-	t, t1   float32
+	t0, t1  float32
 	dt      float32
 	perStep float32 // blocks' cells to lattice steps
-	last    float32
+	k       int32   // the next sample
 }
 
 func (o *occupancy) start(q *ray, dt, jitter float32) marcher {
 	s := float32(o.n) / 2
-	m := marcher{t: q.near + jitter*dt, t1: q.far, dt: dt, last: -9}
+	m := marcher{t0: q.near + jitter*dt, t1: q.far, dt: dt}
 	var big float32
 	for k := range 3 {
 		m.o[k], m.d[k] = (q.o[k]+1)*s-0.5, q.d[k]*s
@@ -122,146 +123,44 @@ func (o *occupancy) start(q *ray, dt, jitter float32) marcher {
 	return m
 }
 
-// next collects up to room samples into s from position at on and returns how many.
-func (m *marcher) next(o *occupancy, s *shard, at, room int) int {
-	n, nb := o.n, o.nb
-	got := 0
-	for m.t < m.t1 && got < room {
-		x, y, z := m.o[0]+m.d[0]*m.t, m.o[1]+m.d[1]*m.t, m.o[2]+m.d[2]*m.t
-		i, j, k := int(x), int(y), int(z)
-		b := (k*n+j)*n + i
-		if !o.cell[b] {
-			steps := float32(1)
-			if d := o.jump[((k/block)*nb+j/block)*nb+i/block]; d > 1 {
-				if far := float32(d-1) * m.perStep; far > 1 {
-					steps = float32(int(far))
-				}
-			}
-			m.t += m.dt * steps
-			continue
+// paint draws a ray through a field: its colour, what is left of the light (c[3]), and
+// the number of samples that it left in s.
+func (s *samples) paint(g *Grid, occ *occupancy, q *ray, dt, jitter, ib float32) (c [4]float32, count int) {
+	m := occ.start(q, dt, jitter)
+	s.step[lead-1] = -9
+	c[3] = 1
+	for count < maxSamples && c[3] >= minLight {
+		got := march(s, &m, occ, lead+count)
+		if got == 0 {
+			break
 		}
-		p := at + got
-		s.idx[p] = int32(b)
-		s.frac[p*4], s.frac[p*4+1], s.frac[p*4+2] = x-float32(i), y-float32(j), z-float32(k)
-		s.fresh[p] = m.t-m.last > 1.5*m.dt
-		m.last = m.t
-		m.t += m.dt
-		got++
+		gather(s, g.V, lead+count, got, g.N, g.N*g.N)
+		count += composite(s, lead+count, got, ib, &c)
 	}
-	return got
-}
-
-// shade interpolates the samples [at, at+got) and composites them front to back.
-// It returns how many samples were used before the light ran out.
-func (s *shard) shade(v []float32, n int, at, got int, ib float32, light float32, c *[3]float32) (used int, left float32) {
-	gather(s.val[at*4:], v, s.idx[at:], s.frac[at*4:], got, n, n*n)
-	occlusion(s.phi[at:], s.val[at*4:], chunk, ib)
-	for i := at; i < at+got; i++ {
-		phi := s.phi[i]
-		val := s.val[i*4 : i*4+4 : i*4+4]
-		var a, r, g, b float32
-		if s.fresh[i] || i == 0 {
-			s.prev[i] = 2
-			a, r, g, b = 1-phi, val[1], val[2], val[3]
-		} else {
-			before := s.phi[i-1]
-			s.prev[i] = before
-			a = max(0, 1-phi/before)
-			pv := s.val[i*4-4 : i*4 : i*4]
-			r, g, b = (val[1]+pv[1])*0.5, (val[2]+pv[2])*0.5, (val[3]+pv[3])*0.5
-		}
-		s.alpha[i], s.light[i] = a, light
-		w := a * light
-		c[0] += w * r
-		c[1] += w * g
-		c[2] += w * b
-		light *= 1 - a
-		if light < minLight {
-			return i + 1 - at, light
-		}
-	}
-	return got, light
+	return c, count
 }
 
 // trace renders one ray, adds its loss and scatters the gradient of the loss.
 // scale is one over the number of rays.
 func (f *Fit) trace(s *shard, q *ray, jitter, ib, scale float32) {
-	n := f.grid.N
-	m := f.occ.start(q, f.grid.Voxel()*stepLength, jitter)
-	var c [3]float32
-	light := float32(1)
-	count := 0
-	for count+chunk <= maxSamples {
-		got := m.next(&f.occ, s, count, chunk)
-		if got == 0 {
-			break
-		}
-		var used int
-		used, light = s.shade(f.grid.V, n, count, got, ib, light, &c)
-		count += used
-		if light < minLight {
-			break
-		}
-	}
+	n, p := f.grid.N, &s.ray
+	c, count := p.paint(f.grid, &f.occ, q, f.grid.Voxel()*stepLength, jitter, ib)
 	s.samples += count
-	opacity := 1 - light
-	var dc [3]float32
-	var da float32
+	var dc [4]float32 // the loss by colour and opacity
 	for k := range 3 {
-		e := c[k] + light*Background - q.colour[k]
+		e := c[k] + c[3]*Background - q.colour[k]
 		s.loss[0] += float64(e * e)
 		dc[k] = f.cfg.Colour * q.weight * scale * e / float32(math.Sqrt(float64(e*e+1e-4)))
-		da -= dc[k] * Background
+		dc[3] -= dc[k] * Background
 	}
-	miss := opacity - q.opacity
+	miss := 1 - c[3] - q.opacity
 	s.loss[1] += float64(miss * miss)
-	da += 2 * f.cfg.Opacity * q.weight * scale * miss
+	dc[3] += 2 * f.cfg.Opacity * q.weight * scale * miss
 	if count == 0 {
 		return
 	}
-	s.backward(count, ib, dc, da)
-	scatter(s.grad, s.gv, s.idx, s.frac, count, n, n*n)
-}
-
-// backward turns the gradients of a ray's colour and opacity into those of its
-// samples: for a sample of weight w = αT the loss changes by g = dc·colour + da per
-// unit of w, and a change of α also scales everything behind it.
-func (s *shard) backward(count int, ib float32, dc [3]float32, da float32) {
-	gv := s.gv[:count*4]
-	clear(gv)
-	var behind float32
-	for i := count - 1; i >= 0; i-- {
-		val := s.val[i*4 : i*4+4 : i*4+4]
-		a, light, phi, prev := s.alpha[i], s.light[i], s.phi[i], s.prev[i]
-		w := a * light
-		rest := max(1-a, 1e-3)
-		here := gv[i*4 : i*4+4 : i*4+4]
-		if prev > 1.5 {
-			g := dc[0]*val[1] + dc[1]*val[2] + dc[2]*val[3] + da
-			dalpha := light*g - behind/rest
-			behind += w * g
-			here[0] += dalpha * phi * (1 - phi) * ib
-			here[1] += dc[0] * w
-			here[2] += dc[1] * w
-			here[3] += dc[2] * w
-			continue
-		}
-		pv := s.val[i*4-4 : i*4 : i*4]
-		g := (dc[0]*(val[1]+pv[1])+dc[1]*(val[2]+pv[2])+dc[2]*(val[3]+pv[3]))*0.5 + da
-		dalpha := light*g - behind/rest
-		behind += w * g
-		before := gv[i*4-4 : i*4 : i*4]
-		w *= 0.5
-		for k := range 3 {
-			here[k+1] += dc[k] * w
-			before[k+1] += dc[k] * w
-		}
-		if a > 0 {
-			d := dalpha * rest * ib
-			here[0] += d * (1 - phi)
-			before[0] -= d * (1 - prev)
-		}
-	}
+	backward(p, count, ib, &dc)
+	scatter(s.grad, p, count, n, n*n)
 }
 
 // Picture is what Render makes: colour over the background, opacity, and the
@@ -270,6 +169,17 @@ type Picture struct {
 	Image   Image
 	Opacity []float32 // (Size, Size)
 	Depth   []float32 // (Size, Size)
+}
+
+// half is the lattice number of the first of count samples behind which less than half
+// of the light is left.
+func (s *samples) half(count int) int32 {
+	for i := lead; i < lead+count; i++ {
+		if s.light[i]*(1-s.alpha[i]) < 0.5 {
+			return s.step[i]
+		}
+	}
+	return 0
 }
 
 // Render draws the field with surface width beta voxels in size×size pixels.
@@ -299,33 +209,21 @@ func (g *Grid) render(occ *occupancy, cam Camera, size int, ib float32) Picture 
 	dt := g.Voxel() * 0.5
 	const rows = 8
 	parallel((size+rows-1)/rows, func(part int) {
-		var s shard
-		s.scratch()
+		var s samples
 		for i := part * rows * size; i < min((part+1)*rows, size)*size; i++ {
 			p.Depth[i] = -1
 			q, ok := newRay(&pr, i%size, i/size)
 			if !ok {
 				continue
 			}
-			m := occ.start(&q, dt, 0.5)
-			var c [3]float32
-			light := float32(1)
-			for n := 0; n+chunk <= maxSamples && light >= minLight; {
-				got := m.next(occ, &s, n, chunk)
-				if got == 0 {
-					break
-				}
-				used, left := s.shade(g.V, g.N, n, got, ib, light, &c)
-				if light >= 0.5 && left < 0.5 {
-					p.Depth[i] = m.last - dt*float32(got-used)
-				}
-				light = left
-				n += used
+			c, count := s.paint(g, occ, &q, dt, 0.5, ib)
+			if c[3] < 0.5 {
+				p.Depth[i] = q.near + dt*(0.5+float32(s.half(count)))
 			}
 			for k := range 3 {
-				p.Image.Pix[i*3+k] = c[k] + light*Background
+				p.Image.Pix[i*3+k] = c[k] + c[3]*Background
 			}
-			p.Opacity[i] = 1 - light
+			p.Opacity[i] = 1 - c[3]
 		}
 	})
 	return p
@@ -340,20 +238,19 @@ func (g *Grid) Peak(cam Camera, size int, floor float32) []float32 {
 	out := make([]float32, size*size)
 	pr := cam.Projection(size)
 	parallel(size, func(y int) {
-		var s shard
-		s.scratch()
+		var s samples
 		for x := range size {
 			best := floor
 			if q, ok := newRay(&pr, x, y); ok {
 				m := occ.start(&q, g.Voxel()*0.5, 0.5)
 				for {
-					got := m.next(&occ, &s, 0, chunk)
+					got := march(&s, &m, &occ, lead)
 					if got == 0 {
 						break
 					}
-					gather(s.val, g.V, s.idx, s.frac, got, g.N, g.N*g.N)
+					gather(&s, g.V, lead, got, g.N, g.N*g.N)
 					for k := range got {
-						best = max(best, s.val[k*4])
+						best = max(best, s.val[(lead+k)*4])
 					}
 				}
 			}
