@@ -20,7 +20,30 @@ type Sensors struct {
 	events nvml.EventSet // nil: Xids cannot be watched
 }
 
+// symbols are the functions of the installed library, by name. An older driver
+// lacks some, and calling one that is not there ends the process.
+type symbols map[string]bool
+
+// wanted lists the functions below without which a reading is merely unknown.
+var wanted = []string{
+	"nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion", "nvmlEventSetCreate", "nvmlEventSetWait", "nvmlEventSetFree",
+	"nvmlDeviceRegisterEvents", "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetTemperature", "nvmlDeviceGetMarginTemperature",
+	"nvmlDeviceGetTemperatureThreshold", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage",
+	"nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetClockInfo", "nvmlDeviceGetFanSpeed", "nvmlDeviceGetTotalEccErrors",
+	"nvmlDeviceGetCurrPcieLinkGeneration", "nvmlDeviceGetCurrPcieLinkWidth", "nvmlDeviceGetPcieThroughput",
+	"nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetComputeRunningProcesses",
+}
+
+func lookUp(lib nvml.Interface) symbols {
+	there := symbols{}
+	for _, name := range wanted {
+		there[name] = lib.Extensions().LookupSymbol(name) == nil
+	}
+	return there
+}
+
 type card struct {
+	there  symbols
 	device nvml.Device
 	index  int
 	uuid   string
@@ -41,19 +64,26 @@ func open(lib nvml.Interface) (*Sensors, error) {
 		return nil, fmt.Errorf("initialise NVML: %s", text(ret))
 	}
 	s := &Sensors{lib: lib}
-	if v, ret := lib.SystemGetDriverVersion(); ret == nvml.SUCCESS {
-		s.driver.Version = v
+	there := lookUp(lib)
+	if there["nvmlSystemGetDriverVersion"] {
+		if v, ret := lib.SystemGetDriverVersion(); ret == nvml.SUCCESS {
+			s.driver.Version = v
+		}
 	}
-	if v, ret := lib.SystemGetCudaDriverVersion(); ret == nvml.SUCCESS {
-		s.driver.CUDA = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+	if there["nvmlSystemGetCudaDriverVersion"] {
+		if v, ret := lib.SystemGetCudaDriverVersion(); ret == nvml.SUCCESS {
+			s.driver.CUDA = fmt.Sprintf("%d.%d", v/1000, v%1000/10)
+		}
 	}
 	n, ret := lib.DeviceGetCount()
 	if ret != nvml.SUCCESS {
 		_ = lib.Shutdown()
 		return nil, fmt.Errorf("count the cards: %s", text(ret))
 	}
-	if set, ret := lib.EventSetCreate(); ret == nvml.SUCCESS {
-		s.events = set
+	if there["nvmlEventSetCreate"] && there["nvmlEventSetWait"] && there["nvmlEventSetFree"] && there["nvmlDeviceRegisterEvents"] && there["nvmlDeviceGetUUID"] {
+		if set, ret := lib.EventSetCreate(); ret == nvml.SUCCESS {
+			s.events = set
+		}
 	}
 	for i := range n {
 		device, ret := lib.DeviceGetHandleByIndex(i)
@@ -61,9 +91,13 @@ func open(lib nvml.Interface) (*Sensors, error) {
 			s.cards = append(s.cards, card{index: i, name: text(ret)})
 			continue
 		}
-		c := card{device: device, index: i}
-		c.uuid, _ = device.GetUUID()
-		c.name, _ = device.GetName()
+		c := card{there: there, device: device, index: i}
+		if there["nvmlDeviceGetUUID"] {
+			c.uuid, _ = device.GetUUID()
+		}
+		if there["nvmlDeviceGetName"] {
+			c.name, _ = device.GetName()
+		}
 		if s.events != nil {
 			_ = device.RegisterEvents(nvml.EventTypeXidCriticalError, s.events) // unsupported on some cards: Xids stay unseen
 		}
@@ -124,8 +158,13 @@ func (s *Sensors) Close() error {
 	return nil
 }
 
-// known makes a value of a number that NVML returned with its result.
-func known[T int | uint32 | uint64 | int32](v T, ret nvml.Return) Value {
+// reading asks the card by the function of that name; a missing function or a
+// refusal is an unknown value.
+func reading[T int | uint32 | uint64 | int32](c *card, name string, ask func() (T, nvml.Return)) Value {
+	if !c.there[name] {
+		return Value{}
+	}
+	v, ret := ask()
 	if ret != nvml.SUCCESS {
 		return Value{}
 	}
@@ -141,51 +180,80 @@ func (c *card) read() Sample {
 		s.Lost = c.name
 		return s
 	}
-	t, ret := d.GetTemperature(nvml.TEMPERATURE_GPU)
-	if ret == nvml.ERROR_GPU_IS_LOST || ret == nvml.ERROR_RESET_REQUIRED {
-		s.Lost = text(ret)
+	s.Temperature = reading(c, "nvmlDeviceGetTemperature", func() (uint32, nvml.Return) {
+		t, ret := d.GetTemperature(nvml.TEMPERATURE_GPU)
+		if ret == nvml.ERROR_GPU_IS_LOST || ret == nvml.ERROR_RESET_REQUIRED {
+			s.Lost = text(ret)
+		}
+		return t, ret
+	})
+	if s.Lost != "" {
 		return s
 	}
-	s.Temperature = known(t, ret)
 	s.SlowdownMargin = c.margin(s.Temperature)
-	if m, ret := d.GetMemoryInfo(); ret == nvml.SUCCESS {
-		s.MemoryUsed, s.MemoryTotal = Of(float64(m.Used)), Of(float64(m.Total))
+	if c.there["nvmlDeviceGetMemoryInfo"] {
+		if m, ret := d.GetMemoryInfo(); ret == nvml.SUCCESS {
+			s.MemoryUsed, s.MemoryTotal = Of(float64(m.Used)), Of(float64(m.Total))
+		}
 	}
-	if u, ret := d.GetUtilizationRates(); ret == nvml.SUCCESS {
-		s.Utilisation = Of(float64(u.Gpu))
+	if c.there["nvmlDeviceGetUtilizationRates"] {
+		if u, ret := d.GetUtilizationRates(); ret == nvml.SUCCESS {
+			s.Utilisation = Of(float64(u.Gpu))
+		}
 	}
-	s.Power = known(d.GetPowerUsage()).times(1e-3)
-	s.PowerLimit = known(d.GetEnforcedPowerLimit()).times(1e-3)
-	s.ClockSM = known(d.GetClockInfo(nvml.CLOCK_SM))
-	s.ClockMemory = known(d.GetClockInfo(nvml.CLOCK_MEM))
-	s.Fan = known(d.GetFanSpeed())
-	s.ECCErrors = known(d.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_UNCORRECTED, nvml.VOLATILE_ECC))
-	s.PCIeGen = known(d.GetCurrPcieLinkGeneration())
-	s.PCIeWidth = known(d.GetCurrPcieLinkWidth())
-	s.PCIeRead = known(d.GetPcieThroughput(nvml.PCIE_UTIL_RX_BYTES)).times(1024)
-	s.PCIeWrite = known(d.GetPcieThroughput(nvml.PCIE_UTIL_TX_BYTES)).times(1024)
-	if reasons, ret := d.GetCurrentClocksThrottleReasons(); ret == nvml.SUCCESS {
-		s.ThrottleKnown, s.Throttle = true, throttleReasons(reasons)
+	s.Power = reading(c, "nvmlDeviceGetPowerUsage", d.GetPowerUsage).times(1e-3)
+	s.PowerLimit = reading(c, "nvmlDeviceGetEnforcedPowerLimit", d.GetEnforcedPowerLimit).times(1e-3)
+	s.ClockSM = reading(c, "nvmlDeviceGetClockInfo", func() (uint32, nvml.Return) { return d.GetClockInfo(nvml.CLOCK_SM) })
+	s.ClockMemory = reading(c, "nvmlDeviceGetClockInfo", func() (uint32, nvml.Return) { return d.GetClockInfo(nvml.CLOCK_MEM) })
+	s.Fan = reading(c, "nvmlDeviceGetFanSpeed", d.GetFanSpeed)
+	s.ECCErrors = reading(c, "nvmlDeviceGetTotalEccErrors", func() (uint64, nvml.Return) {
+		return d.GetTotalEccErrors(nvml.MEMORY_ERROR_TYPE_UNCORRECTED, nvml.VOLATILE_ECC)
+	})
+	s.PCIeGen = reading(c, "nvmlDeviceGetCurrPcieLinkGeneration", d.GetCurrPcieLinkGeneration)
+	s.PCIeWidth = reading(c, "nvmlDeviceGetCurrPcieLinkWidth", d.GetCurrPcieLinkWidth)
+	s.PCIeRead = reading(c, "nvmlDeviceGetPcieThroughput", func() (uint32, nvml.Return) { return d.GetPcieThroughput(nvml.PCIE_UTIL_RX_BYTES) }).times(1024)
+	s.PCIeWrite = reading(c, "nvmlDeviceGetPcieThroughput", func() (uint32, nvml.Return) { return d.GetPcieThroughput(nvml.PCIE_UTIL_TX_BYTES) }).times(1024)
+	if c.there["nvmlDeviceGetCurrentClocksThrottleReasons"] {
+		if reasons, ret := d.GetCurrentClocksThrottleReasons(); ret == nvml.SUCCESS {
+			s.ThrottleKnown, s.Throttle = true, throttleReasons(reasons)
+		}
 	}
-	if processes, ret := d.GetComputeRunningProcesses(); ret == nvml.SUCCESS {
-		for _, p := range processes {
-			s.Processes = append(s.Processes, Process{PID: int(p.Pid), Name: processName(int(p.Pid)), Memory: Of(float64(p.UsedGpuMemory))})
+	if c.there["nvmlDeviceGetComputeRunningProcesses"] {
+		if processes, ret := d.GetComputeRunningProcesses(); ret == nvml.SUCCESS {
+			for _, p := range processes {
+				s.Processes = append(s.Processes, process(&p))
+			}
 		}
 	}
 	return s
 }
 
+// process describes a program; in containers the driver may not know its memory.
+func process(p *nvml.ProcessInfo) Process {
+	out := Process{PID: int(p.Pid), Name: processName(int(p.Pid))}
+	if p.UsedGpuMemory != ^uint64(0) {
+		out.Memory = Of(float64(p.UsedGpuMemory))
+	}
+	return out
+}
+
 // margin is the distance to the card's own slowdown: newer cards report it,
 // older ones report the threshold.
 func (c *card) margin(temperature Value) Value {
-	if m, ret := c.device.GetMarginTemperature(); ret == nvml.SUCCESS {
-		return Of(float64(m.MarginTemperature))
+	m := reading(c, "nvmlDeviceGetMarginTemperature", func() (int32, nvml.Return) {
+		m, ret := c.device.GetMarginTemperature()
+		return m.MarginTemperature, ret
+	})
+	if m.Known {
+		return m
 	}
-	limit, ret := c.device.GetTemperatureThreshold(nvml.TEMPERATURE_THRESHOLD_SLOWDOWN)
-	if ret != nvml.SUCCESS || limit == 0 || !temperature.Known {
+	limit := reading(c, "nvmlDeviceGetTemperatureThreshold", func() (uint32, nvml.Return) {
+		return c.device.GetTemperatureThreshold(nvml.TEMPERATURE_THRESHOLD_SLOWDOWN)
+	})
+	if !limit.Known || limit.V == 0 || !temperature.Known {
 		return Value{}
 	}
-	return Of(float64(limit) - temperature.V)
+	return Of(limit.V - temperature.V)
 }
 
 // throttleReasons names the bits that mean a card is held back; idle and
