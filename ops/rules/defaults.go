@@ -37,14 +37,26 @@ func Default(l Limits) []Rule {
 			Hold: 10 * s, ClearHold: 10 * s, Action: Tell, read: disks},
 		{Code: "disk_full", Title: "A disk is nearly full", Severity: queue.Critical, Fire: l.DiskRefuse, Clear: l.DiskRefuse - 1, Unit: "%",
 			Hold: 0, ClearHold: 10 * s, Action: Refuse, read: disks},
+		{Code: "gpu_overloaded", Title: "Resting does not cool a GPU", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
+			Hold: 0, ClearHold: 0, Action: Hold, read: overloaded},
 		{Code: "server_down", Title: "A server does not answer", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
 			Hold: 15 * s, ClearHold: 5 * s, Action: Tell, read: unreachable},
 		{Code: "server_slow", Title: "A server answers slowly", Severity: queue.Warning, Fire: ms(l.ServerSlow), Clear: ms(l.ServerSlow) / 2, Unit: "ms",
 			Hold: 30 * s, ClearHold: 30 * s, Action: Tell, read: slow},
+		{Code: "worker_lost", Title: "A worker is lost", Severity: queue.Critical, Fire: l.WorkerLost.Seconds(), Clear: 0, Unit: "s of silence",
+			Hold: 0, ClearHold: 0, Action: Tell, Shared: true, read: workers},
+		{Code: "no_progress", Title: "A job stands still", Severity: queue.Warning, Fire: l.NoProgress.Seconds(), Clear: 0, Unit: "s without a step",
+			Hold: 0, ClearHold: 0, Action: Tell, read: stalled},
+		{Code: "failure_rate", Title: "Many jobs fail", Severity: queue.Critical, Fire: l.FailureRate, Clear: l.FailureRate / 2, Unit: "% of the jobs",
+			Hold: 0, ClearHold: 30 * s, Action: Tell, Shared: true, read: failures},
 		{Code: "queue_age", Title: "Jobs wait long", Severity: queue.Warning, Fire: l.QueueAge.Seconds(), Clear: l.QueueAge.Seconds() / 2, Unit: "s",
-			Hold: 0, ClearHold: 30 * s, Action: Tell, read: queueAge},
-		{Code: "outbox", Title: "Messages wait to be sent", Severity: queue.Warning, Fire: l.OutboxDepth, Clear: l.OutboxDepth / 2, Unit: "events",
-			Hold: 60 * s, ClearHold: 10 * s, Action: Tell, read: outbox},
+			Hold: 0, ClearHold: 30 * s, Action: Tell, Shared: true, read: queueAge},
+		{Code: "outbox", Title: "Messages pile up", Severity: queue.Warning, Fire: l.OutboxDepth, Clear: l.OutboxDepth / 2, Unit: "events",
+			Hold: 60 * s, ClearHold: 10 * s, Action: Tell, Shared: true, read: outbox},
+		{Code: "outbox_age", Title: "Messages wait long to be sent", Severity: queue.Warning, Fire: l.OutboxAge.Seconds(), Clear: l.OutboxAge.Seconds() / 2, Unit: "s",
+			Hold: 0, ClearHold: 10 * s, Action: Tell, Shared: true, read: unread},
+		{Code: "chat_down", Title: "A chat platform is not connected", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
+			Hold: 30 * s, ClearHold: 5 * s, Action: Tell, read: sessions},
 	}
 }
 
@@ -174,6 +186,66 @@ func outbox(s *Snapshot) []Reading {
 	var out []Reading
 	for _, name := range slices.Sorted(maps.Keys(s.Queue.Outbox)) {
 		out = append(out, Reading{Key: name, Subject: "the outbox of " + name, Value: gpu.Of(float64(s.Queue.Outbox[name])), Card: NoCard})
+	}
+	return out
+}
+
+// overloaded is about every card, so that it ends when the governor lets go.
+func overloaded(s *Snapshot) []Reading {
+	if s.Overloaded == nil {
+		return nil
+	}
+	out := make([]Reading, len(s.Cards))
+	for i := range s.Cards {
+		out[i] = card(s, &s.Cards[i])
+		out[i].Value = yes(s.Overloaded[s.Cards[i].Index])
+	}
+	return out
+}
+
+func quietest(qs []Quiet, subject string) []Reading {
+	out := make([]Reading, len(qs))
+	for i, q := range qs {
+		out[i] = Reading{Key: q.Name, Subject: subject + " " + q.Name, Value: gpu.Of(q.For.Seconds()), Card: NoCard}
+	}
+	return out
+}
+
+func workers(s *Snapshot) []Reading { return quietest(s.Workers, "worker") }
+
+func stalled(s *Snapshot) []Reading { return quietest(s.Jobs, "job") }
+
+func failures(s *Snapshot) []Reading {
+	if s.Failures == nil {
+		return nil
+	}
+	r := Reading{Key: "queue", Subject: "the share of failures", Card: NoCard}
+	switch f := s.Failures; {
+	case f.Ended >= fewestJobs:
+		r.Value = gpu.Of(100 * float64(f.Bad) / float64(f.Ended))
+		r.Detail = fmt.Sprintf("%d of the last %d jobs failed.", f.Bad, f.Ended)
+	case f.Bad == 0:
+		r.Value = gpu.Of(0)
+	}
+	return []Reading{r}
+}
+
+func unread(s *Snapshot) []Reading {
+	var out []Reading
+	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
+		out = append(out, Reading{Key: name, Subject: "the oldest message for " + name, Value: gpu.Of(s.Unread[name]), Card: NoCard})
+	}
+	return out
+}
+
+func sessions(s *Snapshot) []Reading {
+	var out []Reading
+	for _, x := range s.Sessions {
+		r := Reading{Key: s.Host + "/" + x.Platform, Subject: x.Platform + " seen from " + s.Host, Value: yes(!x.Up), Card: NoCard}
+		if !x.Up && x.Problem != "" {
+			r.Detail = "It says: " + strings.TrimSuffix(x.Problem, ".") + "."
+		}
+		out = append(out, r)
 	}
 	return out
 }

@@ -44,6 +44,20 @@ func (e *Engine) Adopt(code, key string, since time.Time) {
 	e.states[[2]string{code, key}] = &state{firing: true, since: since}
 }
 
+// Firing counts the conditions that hold now, by rule; rules without any are there with 0.
+func (e *Engine) Firing() map[string]int {
+	out := make(map[string]int, len(e.rules))
+	for i := range e.rules {
+		out[e.rules[i].Code] = 0
+	}
+	for id, st := range e.states {
+		if st.firing {
+			out[id[0]]++
+		}
+	}
+	return out
+}
+
 // Evaluate judges one snapshot and returns what changed. What a snapshot does
 // not mention, or does not know, stays as it is.
 func (e *Engine) Evaluate(s *Snapshot) []Transition {
@@ -63,6 +77,9 @@ func (e *Engine) Evaluate(s *Snapshot) []Transition {
 			if to, ok := st.step(r, x.Value.V, s.At); ok {
 				out = append(out, Transition{Rule: r, Key: x.Key, Card: x.Card, State: to, Value: x.Value.V,
 					Text: r.text(&x, to), Since: st.since, At: s.At})
+			}
+			if !st.firing && st.turn.IsZero() {
+				delete(e.states, id) // nothing to remember: names of jobs and workers come and go
 			}
 		}
 	}

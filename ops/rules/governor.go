@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ type Governor struct {
 	shares   map[int]float64 // by card: share of the time to rest
 	maxed    map[int]time.Time
 	held     map[int]bool
+	failed   map[int]bool         // held because resting was not enough
 	refusing map[[2]string]string // by rule and key: why
 
 	restUntil time.Time
@@ -59,7 +61,7 @@ func NewGovernor(l Limits, guards func(*gpu.Sample) bool, now func() time.Time, 
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Governor{limits: l, guards: guards, now: now, log: log,
-		integral: map[int]float64{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, refusing: map[[2]string]string{}}
+		integral: map[int]float64{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, failed: map[int]bool{}, refusing: map[[2]string]string{}}
 }
 
 // Observe takes a snapshot and what changed with it. Called each second.
@@ -126,9 +128,11 @@ func (g *Governor) control(c *gpu.Sample, at time.Time) {
 	switch {
 	case !g.held[c.Index] && tooHot:
 		g.held[c.Index] = true
+		g.failed[c.Index] = !since.IsZero() && at.Sub(since) > maxedFor
 		g.log.Error("the card is too hot: saving and waiting", "gpu", c.Index, "temperature", t, "margin", margin)
 	case g.held[c.Index] && cool:
 		delete(g.held, c.Index)
+		delete(g.failed, c.Index)
 		delete(g.maxed, c.Index)
 		g.log.Info("the card has cooled: going on", "gpu", c.Index)
 	}
@@ -169,6 +173,21 @@ func (g *Governor) Pause() time.Duration {
 	rest := min(time.Duration(float64(worked)*share/(1-share)), longestRest)
 	g.restUntil = now.Add(rest)
 	return rest
+}
+
+// Overloaded are the cards that are held because resting as long as may be has
+// not cooled them.
+func (g *Governor) Overloaded() map[int]bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.failed)
+}
+
+// Resting is the share of the time that is rested now, and whether work is held.
+func (g *Governor) Resting() (share float64, held bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.share(), len(g.held) > 0
 }
 
 // Admit returns an error while no new work should be taken.

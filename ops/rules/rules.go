@@ -6,6 +6,7 @@ package rules
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"dreamcad/ops/gpu"
@@ -20,6 +21,21 @@ type Snapshot struct {
 	Cards []gpu.Sample
 	Local host.Sample
 	Queue *queue.Stats // nil: not looked at this time
+
+	Workers  []Quiet            // all workers of the service, by name
+	Jobs     []Quiet            // the jobs in this worker's hands, by id
+	Unread   map[string]float64 // consumer of the outbox → seconds that its oldest message waits
+	Failures *Rate              // nil: not looked at
+	Sessions []Session          // this bot's connections to chat platforms
+	// Overloaded are the cards that resting has not cooled ([Governor.Overloaded]).
+	Overloaded map[int]bool
+}
+
+// Session is the connection to a chat platform.
+type Session struct {
+	Platform string
+	Up       bool
+	Problem  string // "" or why it is down
 }
 
 // Reading is one value that a rule compares with its thresholds.
@@ -59,6 +75,20 @@ func (a Action) Sentence() string {
 	}
 }
 
+// Undone tells people what the end of a rule changes.
+func (a Action) Undone() string {
+	switch a {
+	case Slow:
+		return "The worker no longer rests for it."
+	case Hold:
+		return "The work goes on."
+	case Refuse:
+		return "It no longer keeps the worker from new work."
+	default:
+		return ""
+	}
+}
+
 // Rule is a condition with hysteresis. It fires when a reading was beyond Fire
 // for Hold, and resolves when it was back at Clear for ClearHold.
 type Rule struct {
@@ -73,6 +103,9 @@ type Rule struct {
 	Hold      time.Duration `json:"hold"`
 	ClearHold time.Duration `json:"clear_hold"`
 	Action    Action        `json:"action"`
+	// Shared: every process that looks sees the same, so any of them may end what
+	// another began.
+	Shared bool `json:"shared,omitempty"`
 
 	read func(*Snapshot) []Reading
 }
@@ -112,7 +145,7 @@ func (r *Rule) text(x *Reading, state queue.AlertState) string {
 	}
 	t := fmt.Sprintf("%s: %s%s.", r.Title, x.Subject, value)
 	if state == queue.Resolved {
-		return t + " It is over."
+		return strings.TrimSpace(t + " It is over. " + r.Action.Undone())
 	}
 	if x.Detail != "" {
 		t += " " + x.Detail
@@ -135,13 +168,23 @@ type Limits struct {
 	ServerSlow  time.Duration // a server's answer
 	QueueAge    time.Duration // the oldest interactive job that waits
 	OutboxDepth float64       // events that a consumer has not read
+	OutboxAge   time.Duration // the oldest message that waits to be sent
+	WorkerLost  time.Duration // a worker's silence
+	NoProgress  time.Duration // a job's standstill
+	FailureRate float64       // percent of the jobs that ended within FailureWindow
+	// FailureWindow is the time over which failures are counted.
+	FailureWindow time.Duration
 }
+
+// fewestJobs must have ended for a failure rate to mean something.
+const fewestJobs = 5
 
 // DefaultLimits are what dream watches with unless told otherwise.
 func DefaultLimits() Limits {
 	return Limits{
 		GPUWarm: 83, GPUHot: 90, GPUMargin: 2, VRAM: 90, Memory: 90, Disk: 90, DiskRefuse: 97,
 		ServerSlow: 500 * time.Millisecond, QueueAge: 15 * time.Minute, OutboxDepth: 1000,
+		OutboxAge: 2 * time.Minute, WorkerLost: time.Minute, NoProgress: 3 * time.Minute, FailureRate: 25, FailureWindow: 15 * time.Minute,
 	}
 }
 
