@@ -139,6 +139,12 @@ type opsSettings struct {
 	ServerSlow       time.Duration `yaml:"server_slow" env:"SERVER_SLOW" help:"Answer time of queue and storage above which an alert is sent."`
 	QueueAge         time.Duration `yaml:"queue_age" env:"QUEUE_AGE" help:"Wait of the oldest interactive job above which an alert is sent."`
 	Outbox           float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
+	OutboxAge        time.Duration `yaml:"outbox_age" env:"OUTBOX_AGE" help:"Wait of the oldest message for a chat platform above which an alert is sent."`
+	WorkerLost       time.Duration `yaml:"worker_lost" env:"WORKER_LOST" help:"Silence of a worker above which it counts as lost."`
+	NoProgress       time.Duration `yaml:"no_progress" env:"NO_PROGRESS" help:"Standstill of a running job above which an alert is sent."`
+	FailureRate      float64       `yaml:"failure_rate" env:"FAILURE_RATE" help:"Percent of the jobs of ops.failure_window that fail above which an alert is sent."`
+	FailureWindow    time.Duration `yaml:"failure_window" env:"FAILURE_WINDOW" help:"Time over which failures are counted."`
+	Rules            []string      `yaml:"rules" env:"RULES" help:"Changes to rules: CODE and any of fire=X clear=X hold=T clear_hold=T severity=info|warning|critical off (dream ops rules lists them)."`
 	Webhook          secret        `yaml:"webhook" env:"WEBHOOK" help:"URL that gets each alert as JSON by POST."`
 	WebhookToken     secret        `yaml:"webhook_token" env:"WEBHOOK_TOKEN" help:"Bearer token for ops.webhook."`
 	WebhookTokenFile string        `yaml:"webhook_token_file" env:"WEBHOOK_TOKEN_FILE" help:"File that holds ops.webhook_token."`
@@ -148,7 +154,8 @@ type opsSettings struct {
 func defaultOps() opsSettings {
 	l := rules.DefaultLimits()
 	return opsSettings{Every: time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
-		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth}
+		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth,
+		OutboxAge: l.OutboxAge, WorkerLost: l.WorkerLost, NoProgress: l.NoProgress, FailureRate: l.FailureRate, FailureWindow: l.FailureWindow}
 }
 
 // check refuses thresholds that contradict each other.
@@ -160,10 +167,13 @@ func (s *opsSettings) check() error {
 	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
 		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))
 	}
-	for name, v := range map[string]float64{"vram": s.VRAM, "memory": s.Memory, "disk": s.Disk, "disk_refuse": s.DiskRefuse} {
+	for name, v := range map[string]float64{"vram": s.VRAM, "memory": s.Memory, "disk": s.Disk, "disk_refuse": s.DiskRefuse, "failure_rate": s.FailureRate} {
 		if v <= 0 || v > 100 {
 			errs = append(errs, fmt.Errorf("ops.%s %g is not a percentage", name, v))
 		}
+	}
+	if _, err := s.rules(); err != nil {
+		errs = append(errs, fmt.Errorf("ops.rules: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"dreamcad/ops/alert"
-	"dreamcad/ops/rules"
 	"dreamcad/queue"
 )
 
@@ -22,7 +21,10 @@ type opsRulesCmd struct {
 
 // Run prints the rules as configured.
 func (c *opsRulesCmd) Run(a *app) error {
-	rs := rules.Default(a.config.Ops.limits())
+	rs, err := a.config.Ops.rules()
+	if err != nil {
+		return usageError{err}
+	}
 	if c.JSON {
 		return printJSON(a.stdout, rs)
 	}

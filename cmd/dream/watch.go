@@ -30,7 +30,13 @@ func (s *opsSettings) limits() rules.Limits {
 	return rules.Limits{
 		GPUWarm: s.GPUWarm, GPUHot: s.GPUHot, GPUMargin: s.GPUMargin, VRAM: s.VRAM, Memory: s.Memory, Disk: s.Disk, DiskRefuse: s.DiskRefuse,
 		ServerSlow: s.ServerSlow, QueueAge: s.QueueAge, OutboxDepth: s.Outbox,
+		OutboxAge: s.OutboxAge, WorkerLost: s.WorkerLost, NoProgress: s.NoProgress, FailureRate: s.FailureRate, FailureWindow: s.FailureWindow,
 	}
+}
+
+// rules are the rules as configured.
+func (s *opsSettings) rules() ([]rules.Rule, error) {
+	return rules.Override(rules.Default(s.limits()), s.Rules)
 }
 
 // alertConfig says where alerts go besides the queue and the log.
@@ -99,7 +105,11 @@ func newWatch(a *app, q queue.Queue, store storage.Store, own int) (*watch, erro
 		return nil, err
 	}
 	s := a.config.Ops
-	w := &watch{settings: s, queue: q, log: a.log, engine: rules.NewEngine(rules.Default(s.limits())),
+	rs, err := s.rules()
+	if err != nil {
+		return nil, usageError{err}
+	}
+	w := &watch{settings: s, queue: q, log: a.log, engine: rules.NewEngine(rs),
 		governor: rules.NewGovernor(s.limits(), guards, nil, a.log), sender: alert.New(s.alertConfig(), q, a.log)}
 	if w.name, err = os.Hostname(); err != nil {
 		w.name = "local"

@@ -27,7 +27,7 @@ type symbols map[string]bool
 // wanted lists the functions below without which a reading is merely unknown.
 var wanted = []string{
 	"nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion", "nvmlEventSetCreate", "nvmlEventSetWait", "nvmlEventSetFree",
-	"nvmlDeviceRegisterEvents", "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetTemperature", "nvmlDeviceGetMarginTemperature",
+	"nvmlDeviceRegisterEvents", "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetTemperature", "nvmlDeviceGetMarginTemperature",
 	"nvmlDeviceGetTemperatureThreshold", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage",
 	"nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetClockInfo", "nvmlDeviceGetFanSpeed", "nvmlDeviceGetTotalEccErrors",
 	"nvmlDeviceGetCurrPcieLinkGeneration", "nvmlDeviceGetCurrPcieLinkWidth", "nvmlDeviceGetPcieThroughput",

@@ -128,7 +128,7 @@ func (r *Rule) back(v float64) bool {
 // Condition is the rule in words.
 func (r *Rule) Condition() string {
 	if r.Unit == "" {
-		return "when it happens"
+		return fmt.Sprintf("when it is so for %v, until it is not for %v", r.Hold, r.ClearHold)
 	}
 	sign := ">"
 	if r.Below {

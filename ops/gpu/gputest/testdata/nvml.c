@@ -138,6 +138,7 @@ nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t d, char *out, unsigned int n) {
   return NVML_SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t d, char *out, unsigned int n) { snprintf(out, n, "%s", ((struct card *)d.handle)->name); return NVML_SUCCESS; }
+nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t d, int *major, int *minor) { *major = 9, *minor = 0; return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t d, nvmlTemperatureSensors_t s, unsigned int *out) { READ("temperature"); *out = lround(x); return ret; }
 nvmlReturn_t nvmlDeviceGetTemperatureThreshold(nvmlDevice_t d, nvmlTemperatureThresholds_t s, unsigned int *out) { READ("threshold"); *out = x; return ret; }
 #ifndef OLD_DRIVER
