@@ -119,8 +119,11 @@ func (k *Making) stepViews(ctx context.Context) (bool, error) {
 	for i := range views {
 		views[i] = field.View{Image: r.Images[i], Camera: r.Cameras[i]}
 	}
-	k.stage, err = NewMeshStage(views, k.m.Redrawer(k.views.Prompt(), r.Settings.Guidance), *k.order.Mesh)
-	return true, err
+	if k.stage, err = NewMeshStage(views, k.m.Redrawer(k.views.Prompt(), r.Settings.Guidance), *k.order.Mesh); err != nil {
+		return true, err
+	}
+	k.stage.Use(k.m.Fields())
+	return true, nil
 }
 
 func (k *Making) take(files []asset.File) {
@@ -226,6 +229,7 @@ func (m *Model) ResumeMaking(o Order, r io.Reader) (*Making, error) {
 	if k.stage, err = ResumeMeshStage(st.Stage, m.Redrawer(p, st.Known.Settings.Guidance)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
+	k.stage.Use(m.Fields())
 	k.known = st.Known
 	k.take(st.Files)
 	return k, nil

@@ -91,6 +91,9 @@ func NewMeshStage(views []field.View, net distill.Denoiser, set MeshSettings) (*
 	return &MeshStage{set: set, draft: d}, nil
 }
 
+// Use hands the fits and the drawing of the field to an engine, before the first Step.
+func (s *MeshStage) Use(e field.Engine) { s.draft.Use(e) }
+
 // meshState is the form on disk.
 type meshState struct {
 	Settings MeshSettings

@@ -17,6 +17,7 @@ import (
 	"dreamcad/inference/camera"
 	"dreamcad/inference/device"
 	"dreamcad/inference/diffusion"
+	"dreamcad/inference/field"
 	"dreamcad/inference/models"
 	"dreamcad/inference/tensor"
 	"dreamcad/inference/text"
@@ -91,6 +92,14 @@ func Open(b *models.Bundle, dev device.Device) (*Model, error) {
 
 // Device is what the model runs on.
 func (m *Model) Device() device.Device { return m.dev }
+
+// Fields fits and draws fields: on the device where that can, else on the processor.
+func (m *Model) Fields() field.Engine {
+	if d, ok := m.dev.(interface{ Fields() field.Engine }); ok {
+		return d.Fields()
+	}
+	return field.CPU{}
+}
 
 // Schedule is the model's noise schedule.
 func (m *Model) Schedule() *diffusion.Schedule { return m.schedule }

@@ -54,6 +54,7 @@ type phase struct {
 type Draft struct {
 	set    Settings
 	net    Denoiser
+	engine field.Engine
 	phases []phase
 	at     int // phase
 	inside int // units done of it
@@ -68,9 +69,9 @@ type Draft struct {
 	hollowing *hollowing
 	lidErrors [2]float64
 
-	fit     *field.Fit
+	fit     field.Fitter
 	work    Redrawing
-	renders []field.Image
+	renders []field.Picture
 	cameras []field.Camera
 
 	saved snapshot
@@ -92,10 +93,13 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 	if len(set.Rounds) > 0 && net == nil {
 		return nil, errors.New("making a field: rounds without a network")
 	}
-	d := &Draft{set: set, net: net, sources: len(views)}
+	d := &Draft{set: set, net: net, engine: field.CPU{}, sources: len(views)}
 	for _, v := range views {
 		if v.Image.Size < 16 || len(v.Image.Pix) != v.Image.Size*v.Image.Size*3 {
 			return nil, fmt.Errorf("making a field: a view of size %d with %d values", v.Image.Size, len(v.Image.Pix))
+		}
+		if v.Image.Size != views[0].Image.Size {
+			return nil, fmt.Errorf("making a field: views of %d and of %d pixels", views[0].Image.Size, v.Image.Size)
 		}
 		if err := d.add(v.Image, v.Camera, 1, true, nil); err != nil {
 			return nil, err
@@ -105,6 +109,9 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 	d.save()
 	return d, nil
 }
+
+// Use hands the fits and the drawing to an engine, before the first Step.
+func (d *Draft) Use(e field.Engine) { d.engine = e }
 
 func (d *Draft) plan() {
 	fit := func(k kind, i int, s Stage) {
@@ -206,7 +213,7 @@ func (d *Draft) optimise(p phase) (finished bool, err error) {
 		}
 		return false, nil
 	}
-	return d.fit.Step(burst), nil
+	return d.fit.Step(burst)
 }
 
 // begin makes the grid of a stage ready and its fit.
@@ -234,7 +241,7 @@ func (d *Draft) begin(p phase, stage Stage) error {
 	for _, v := range d.views {
 		rays.Add(v, d.set.MaskPad)
 	}
-	fit, err := field.NewFit(d.grid, d.hull.Active, &rays, d.set.schedule(stage), d.set.Seed*1000003+uint64(d.at))
+	fit, err := d.engine.Fit(d.grid, d.hull.Active, &rays, d.set.schedule(stage), d.set.Seed*1000003+uint64(d.at))
 	if err != nil {
 		return err
 	}
@@ -257,10 +264,10 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 			c.Elevation = r.Elevation
 			d.cameras = append(d.cameras, c)
 		}
-		for _, p := range d.grid.RenderAll(d.cameras, d.views[0].Image.Size, d.set.RenderBeta) {
-			d.renders = append(d.renders, p.Image)
+		d.renders, err = d.engine.Render(d.grid, d.cameras, d.views[0].Image.Size, d.set.RenderBeta)
+		if err == nil {
+			d.work, err = d.net.Redraw(pictures(d.renders), d.cameras, r.Timestep, r.Stride, d.set.Seed*31+uint64(index))
 		}
-		d.work, err = d.net.Redraw(d.renders, d.cameras, r.Timestep, r.Stride, d.set.Seed*31+uint64(index))
 		if err != nil {
 			d.work, d.renders, d.cameras = nil, nil, nil
 			return false, fmt.Errorf("redrawing views, round %d: %w", index+1, err)
@@ -280,17 +287,25 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 	}
 	hints := d.hints()
 	for i, im := range images {
-		if err := d.add(matchColour(im, d.renders[i], hints[i]), d.cameras[i], d.set.RoundWeight, false, hints[i]); err != nil {
+		if err := d.add(matchColour(im, d.renders[i].Image, hints[i]), d.cameras[i], d.set.RoundWeight, false, hints[i]); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
+func pictures(renders []field.Picture) []field.Image {
+	out := make([]field.Image, len(renders))
+	for i, p := range renders {
+		out[i] = p.Image
+	}
+	return out
+}
+
 // hints are the silhouettes of the field from the round's cameras.
 func (d *Draft) hints() [][]bool {
 	out := make([][]bool, len(d.cameras))
-	for i, p := range d.grid.RenderAll(d.cameras, d.views[0].Image.Size, d.set.RenderBeta) {
+	for i, p := range d.renders {
 		out[i] = make([]bool, len(p.Opacity))
 		for k, a := range p.Opacity {
 			out[i][k] = a > 0.5

@@ -19,7 +19,7 @@ type Hollow struct {
 type hollowing struct {
 	opening *field.Opening
 	grids   [2]*field.Grid // closed, emptied
-	fits    [2]*field.Fit
+	fits    [2]field.Fitter
 	lid     [][]int32 // of each view: pixels that see the closed lid
 	at      int
 }
@@ -37,11 +37,16 @@ func (d *Draft) beginHollow() (*hollowing, error) {
 		return nil, nil
 	}
 	seen := 0
-	for _, v := range d.views {
+	above := func(k int) bool { return d.views[k].Camera.Elevation >= 15 }
+	pictures, err := d.drawViews(d.grid, above)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range d.views {
 		var pixels []int32
-		if v.Camera.Elevation >= 15 {
+		if above(k) {
 			size := v.Image.Size
-			p := d.grid.Render(v.Camera, size, 0.3)
+			p := pictures[k]
 			pr := v.Camera.Projection(size)
 			eye := v.Camera.Position()
 			for i, t := range p.Depth {
@@ -68,7 +73,7 @@ func (d *Draft) beginHollow() (*hollowing, error) {
 		rays.Add(v, d.set.MaskPad)
 	}
 	for i, g := range h.grids {
-		f, err := field.NewFit(g, d.hull.Active, &rays, d.set.schedule(d.set.Hollow.Fit), d.set.Seed*1000003+uint64(d.at))
+		f, err := d.engine.Fit(g, d.hull.Active, &rays, d.set.schedule(d.set.Hollow.Fit), d.set.Seed*1000003+uint64(d.at))
 		if err != nil {
 			return nil, err
 		}
@@ -87,12 +92,20 @@ func (d *Draft) hollow() (finished bool, err error) {
 	}
 	h := d.hollowing
 	if h.at < len(h.fits) {
-		if h.fits[h.at].Step(burst) {
+		done, err := h.fits[h.at].Step(burst)
+		if done {
 			h.at++
 		}
-		return false, nil
+		return false, err
 	}
-	closed, emptied := d.lidError(h.grids[0], h.lid), d.lidError(h.grids[1], h.lid)
+	closed, err := d.lidError(h.grids[0], h.lid)
+	if err != nil {
+		return false, err
+	}
+	emptied, err := d.lidError(h.grids[1], h.lid)
+	if err != nil {
+		return false, err
+	}
 	d.lidErrors = [2]float64{closed, emptied}
 	if emptied < d.set.Hollow.Gain*closed {
 		d.grid, d.isHollow = h.grids[1], true
@@ -103,16 +116,37 @@ func (d *Draft) hollow() (finished bool, err error) {
 	return true, nil
 }
 
+// drawViews draws a grid from the cameras of the wanted views; the others' pictures
+// stay empty.
+func (d *Draft) drawViews(g *field.Grid, want func(k int) bool) ([]field.Picture, error) {
+	out := make([]field.Picture, len(d.views))
+	var at []int
+	var cams []field.Camera
+	for k := range d.views {
+		if want(k) {
+			at, cams = append(at, k), append(cams, d.views[k].Camera)
+		}
+	}
+	pictures, err := d.engine.Render(g, cams, d.views[0].Image.Size, 0.3)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range pictures {
+		out[at[i]] = p
+	}
+	return out, nil
+}
+
 // lidError is the mean robust colour error on the pixels of the lid.
-func (d *Draft) lidError(g *field.Grid, lid [][]int32) float64 {
+func (d *Draft) lidError(g *field.Grid, lid [][]int32) (float64, error) {
 	var sum float64
 	n := 0
+	pictures, err := d.drawViews(g, func(k int) bool { return len(lid[k]) > 0 })
+	if err != nil {
+		return 0, err
+	}
 	for k, pixels := range lid {
-		if len(pixels) == 0 {
-			continue
-		}
-		v := &d.views[k]
-		p := g.Render(v.Camera, v.Image.Size, 0.3)
+		v, p := &d.views[k], pictures[k]
 		for _, i := range pixels {
 			var e float64
 			for c := range 3 {
@@ -123,5 +157,5 @@ func (d *Draft) lidError(g *field.Grid, lid [][]int32) float64 {
 			n++
 		}
 	}
-	return sum / float64(max(n, 1))
+	return sum / float64(max(n, 1)), nil
 }

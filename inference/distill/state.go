@@ -104,7 +104,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 	if len(s.Settings.Rounds) > 0 && net == nil {
 		return nil, errors.New("resuming a draft: rounds without a network")
 	}
-	d := &Draft{set: s.Settings, net: net, sources: s.Sources, isHollow: s.Hollow}
+	d := &Draft{set: s.Settings, net: net, engine: field.CPU{}, sources: s.Sources, isHollow: s.Hollow}
 	d.plan()
 	if s.Phase < 0 || s.Phase > len(d.phases) || s.Phase > 0 && s.Grid == 0 {
 		return nil, errors.New("resuming a draft: the state is inconsistent")

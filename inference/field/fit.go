@@ -184,6 +184,26 @@ func newShard(values int) *shard {
 // those none at the grid's border. The result is a function of the arguments and of
 // the number of shards.
 func NewFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit, error) {
+	f, err := planFit(g, active, rays, cfg, seed)
+	if err != nil {
+		return nil, err
+	}
+	f.clip(rays)
+	f.next = append([]float32(nil), g.V...)
+	f.lap, f.m, f.v = make([]float32, len(g.V)), make([]float32, len(g.V)), make([]float32, len(g.V))
+	count := min(runtime.GOMAXPROCS(0), 8)
+	if cfg.MaxShards > 0 {
+		count = min(count, cfg.MaxShards)
+	}
+	for range count {
+		f.shards = append(f.shards, newShard(len(g.V)))
+	}
+	f.occ = newOccupancy(g.N)
+	return f, nil
+}
+
+// planFit checks the arguments of NewFit and finds the voxels that change.
+func planFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit, error) {
 	n := g.N
 	if len(active) != n*n*n {
 		return nil, fmt.Errorf("fitting a grid of %d³ cells: the active map has %d entries", n, len(active))
@@ -214,24 +234,13 @@ func NewFit(g *Grid, active []bool, rays *Rays, cfg Schedule, seed uint64) (*Fit
 	if f.active == 0 {
 		return nil, errors.New("fitting a field: the views leave no room for an object")
 	}
-	f.clip(rays)
-	f.next = append([]float32(nil), g.V...)
-	f.lap, f.m, f.v = make([]float32, len(g.V)), make([]float32, len(g.V)), make([]float32, len(g.V))
-	count := min(runtime.GOMAXPROCS(0), 8)
-	if cfg.MaxShards > 0 {
-		count = min(count, cfg.MaxShards)
-	}
-	for range count {
-		f.shards = append(f.shards, newShard(len(g.V)))
-	}
-	f.occ = newOccupancy(n)
 	return f, nil
 }
 
-// clip copies the rays, shortened to the box around the active voxels.
-func (f *Fit) clip(rays *Rays) {
+// box is what the active voxels lie in, with a voxel around.
+func (f *Fit) box() (lo, hi [3]float32) {
 	n := f.grid.N
-	lo, hi := [3]float32{2, 2, 2}, [3]float32{-2, -2, -2}
+	lo, hi = [3]float32{2, 2, 2}, [3]float32{-2, -2, -2}
 	at := func(i int) float32 { return (float32(i)+0.5)*2/float32(n) - 1 }
 	step := f.grid.Voxel()
 	for _, r := range f.runs {
@@ -239,6 +248,12 @@ func (f *Fit) clip(rays *Rays) {
 			lo[k], hi[k] = min(lo[k], at(p[0])-step), max(hi[k], at(p[1])+step)
 		}
 	}
+	return lo, hi
+}
+
+// clip copies the rays, shortened to the box around the active voxels.
+func (f *Fit) clip(rays *Rays) {
+	lo, hi := f.box()
 	f.rays = make([]ray, len(rays.list))
 	for i, q := range rays.list {
 		for k := range 3 {

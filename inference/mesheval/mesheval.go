@@ -89,6 +89,7 @@ func One(ctx context.Context, m *inference.Model, c Case, dir string, o Options)
 	if err != nil {
 		return f, err
 	}
+	stage.Use(m.Fields())
 	for finished := false; !finished; {
 		name, _, _ := stage.Progress()
 		at := time.Now()
