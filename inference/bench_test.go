@@ -2,6 +2,7 @@ package inference
 
 import (
 	"math"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -83,4 +84,31 @@ func BenchmarkEncode(b *testing.B) {
 		_, err := m.Encode(x, 4)
 		return err
 	})
+}
+
+// BenchmarkTogether is one step of several jobs in one call of the UNet; compare
+// its time a job with that of one job.
+func BenchmarkTogether(b *testing.B) {
+	for _, n := range []int{1, 2, 4} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			m := benchModel(b)
+			p, err := m.Prompt("a ceramic coffee mug", "")
+			if err != nil {
+				b.Fatal(err)
+			}
+			runs := make([]*Denoising, n)
+			for i := range runs {
+				if runs[i], err = m.Denoise(DenoiseOptions{Prompt: p, Cameras: camera.Orbit(90, 15, 360, 4), Guidance: 5, Steps: 20, Latents: m.Noise(1, 0, 4)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			loop(b, float64(n)*unetGFLOP, func() error {
+				for _, d := range runs {
+					d.ahead = false
+				}
+				return m.Ahead(runs)
+			})
+			b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N)/float64(n), "ms/job")
+		})
+	}
 }

@@ -9,13 +9,21 @@ import (
 	"dreamcad/inference/diffusion"
 )
 
-// denoiser is the compiled DDIM step: noise prediction for both halves of the
-// guided batch, then the update, in place on the latents.
+// denoiserKey tells compiled steps apart.
+type denoiserKey struct {
+	views  int // of a run
+	guided bool
+	runs   int // that step together
+}
+
+// denoiser is the compiled DDIM step of some runs at once: noise prediction for
+// both halves of the guided batch, then the update, in place on the latents. Run i
+// has views i·views… of the latents and the i-th keys of each half.
 type denoiser struct {
-	views               int
+	key                 denoiserKey
 	x, emb, kv, weights device.Buffer
 	exec                device.Exec
-	owner               *Denoising // whose latents and keys the buffers hold
+	seats               []*Denoising // whose latents and keys the buffers hold; nil: nobody's
 }
 
 func (d *denoiser) free() {
@@ -29,40 +37,78 @@ func (d *denoiser) free() {
 	}
 }
 
-func (m *Model) newDenoiser(views int, guided bool) (*denoiser, error) {
-	size, halves := m.Bundle.LatentSize(), 1
-	if guided {
-		halves = 2
+// halves is 2 with guidance: negative prompt and prompt.
+func (k denoiserKey) halves() int {
+	if k.guided {
+		return 2
 	}
-	d := &denoiser{views: views}
+	return 1
+}
+
+// denoiserOf finds or compiles a step.
+func (m *Model) denoiserOf(k denoiserKey) (*denoiser, error) {
+	if d := m.denoisers[k]; d != nil {
+		return d, nil
+	}
+	size, halves, images := m.Bundle.LatentSize(), k.halves(), k.runs*k.views
+	d := &denoiser{key: k, seats: make([]*Denoising, k.runs)}
 	err := func() (err error) {
 		buffer := func(b *device.Buffer, n, h, w, c int, p device.Precision) {
 			if err == nil {
 				*b, err = m.dev.NewBuffer(device.Shape{N: n, H: h, W: w, C: c}, p)
 			}
 		}
-		buffer(&d.x, views, size, size, m.Bundle.LatentChannels, device.Full)
-		buffer(&d.emb, halves*views, 1, 1, m.unet.EmbedWidth(), device.Working)
-		buffer(&d.kv, halves, 1, m.Bundle.Text.ContextLength, m.unet.KeysWidth(), device.Working)
-		buffer(&d.weights, views, 1, 1, 4, device.Full)
+		buffer(&d.x, images, size, size, m.Bundle.LatentChannels, device.Full)
+		buffer(&d.emb, halves*images, 1, 1, m.unet.EmbedWidth(), device.Working)
+		buffer(&d.kv, halves*k.runs, 1, m.Bundle.Text.ContextLength, m.unet.KeysWidth(), device.Working)
+		buffer(&d.weights, images, 1, 1, 4, device.Full)
 		if err != nil {
 			return err
 		}
 		p := device.NewProgram("denoising step")
 		x := p.Bind(d.x)
-		eps := p.New(halves*views, size, size, x.C)
-		if err := m.unet.Forward(p, x, p.Bind(d.emb), p.Bind(d.kv), views, eps); err != nil {
+		eps := p.New(halves*images, size, size, x.C)
+		if err := m.unet.Forward(p, x, p.Bind(d.emb), p.Bind(d.kv), k.views, eps); err != nil {
 			return err
 		}
-		p.Add(&device.Combine{Terms: [4]device.Tensor{x, eps.Images(0, views), eps.Images((halves-1)*views, views)}, Coef: p.Bind(d.weights), Out: x})
+		p.Add(&device.Combine{Terms: [4]device.Tensor{x, eps.Images(0, images), eps.Images((halves-1)*images, images)}, Coef: p.Bind(d.weights), Out: x})
 		d.exec, err = m.dev.Compile(p)
 		return err
 	}()
 	if err != nil {
 		d.free()
-		return nil, fmt.Errorf("prepare the denoiser of model %q: %w", m.Bundle.Name, err)
+		return nil, fmt.Errorf("prepare the denoiser of model %q for %d images: %w", m.Bundle.Name, images, err)
 	}
+	m.denoisers[k] = d
 	return d, nil
+}
+
+// stage is the way between host and seats: one run's latents and one prompt's keys.
+type stage struct{ x, kv device.Buffer }
+
+func (s *stage) free() {
+	for _, b := range []device.Buffer{s.x, s.kv} {
+		if b != nil {
+			b.Free()
+		}
+	}
+}
+
+func (m *Model) stageOf(views int) (*stage, error) {
+	if s := m.stages[views]; s != nil {
+		return s, nil
+	}
+	s, size := &stage{}, m.Bundle.LatentSize()
+	var err error
+	if s.x, err = m.dev.NewBuffer(device.Shape{N: views, H: size, W: size, C: m.Bundle.LatentChannels}, device.Full); err == nil {
+		s.kv, err = m.dev.NewBuffer(device.Shape{N: 2, H: 1, W: m.Bundle.Text.ContextLength, C: m.unet.KeysWidth()}, device.Working)
+	}
+	if err != nil {
+		s.free()
+		return nil, err
+	}
+	m.stages[views] = s
+	return s, nil
 }
 
 // DenoiseOptions say from where to where. The zero values of From and Stride
@@ -78,16 +124,19 @@ type DenoiseOptions struct {
 }
 
 // Denoising is a run of DDIM steps that can be taken one at a time; runs may
-// alternate on one model.
+// alternate on one model, or step together (see [Model.Ahead]).
 type Denoising struct {
 	m        *Model
+	views    int
 	steps    []diffusion.Step
 	next     int
+	ahead    bool // the device has taken step next already
 	guidance float64
 	prompt   *Prompt
 	table    [][]float32 // embeddings of each step
 	x        []float32   // the latents, unless the device holds them
 	on       *denoiser
+	seat     int
 }
 
 // Denoise starts a run from o.Latents (views, h, w, Z): noise, or noised latents.
@@ -96,7 +145,7 @@ func (m *Model) Denoise(o DenoiseOptions) (*Denoising, error) {
 	if want := len(o.Cameras) * s * s * m.Bundle.LatentChannels; len(o.Cameras) == 0 || len(o.Latents) != want {
 		return nil, fmt.Errorf("denoise %d views: %d latent numbers, not %d", len(o.Cameras), len(o.Latents), want)
 	}
-	d := &Denoising{m: m, guidance: o.Guidance, prompt: o.Prompt, x: append([]float32(nil), o.Latents...)}
+	d := &Denoising{m: m, views: len(o.Cameras), guidance: o.Guidance, prompt: o.Prompt, x: append([]float32(nil), o.Latents...)}
 	var err error
 	if o.From != 0 {
 		d.steps, err = m.schedule.StepsFrom(o.From, o.Stride)
@@ -111,23 +160,16 @@ func (m *Model) Denoise(o DenoiseOptions) (*Denoising, error) {
 	if m.closed {
 		return nil, errClosed
 	}
-	guided := o.Guidance != 1
-	if p := m.denoiser[guided]; p != nil && p.views != len(o.Cameras) {
-		if p.owner != nil {
-			if err := p.owner.leave(); err != nil {
-				return nil, err
-			}
-		}
-		p.free()
-		delete(m.denoiser, guided)
-	}
-	if m.denoiser[guided] == nil {
-		if m.denoiser[guided], err = m.newDenoiser(len(o.Cameras), guided); err != nil {
-			return nil, err
-		}
+	if _, err := m.denoiserOf(d.key(1)); err != nil {
+		return nil, err
 	}
 	d.table, err = m.embeddings(d.steps, o.Cameras)
 	return d, err
+}
+
+// key is that of the step that the run takes together with others, runs in all.
+func (d *Denoising) key(runs int) denoiserKey {
+	return denoiserKey{views: d.views, guided: d.guidance != 1, runs: runs}
 }
 
 // Len is the number of steps of the run, Done how many were taken.
@@ -136,37 +178,153 @@ func (d *Denoising) Len() int { return len(d.steps) }
 // Done is the number of steps taken.
 func (d *Denoising) Done() int { return d.next }
 
-// leave brings the latents back to the host.
+// leave brings the latents back to the host and frees the seat.
 func (d *Denoising) leave() error {
 	if d.on == nil {
 		return nil
 	}
-	err := d.on.x.Read(d.x)
-	d.on.owner, d.on = nil, nil
+	s, err := d.m.stageOf(d.views)
+	if err != nil {
+		return err
+	}
+	if err := s.x.Copy(0, d.on.x, d.seat*d.views, d.views); err != nil {
+		return err
+	}
+	err = s.x.Read(d.x)
+	d.on.seats[d.seat], d.on = nil, nil
 	return err
 }
 
-// enter puts the run's latents and keys on the device, in place of another's.
-func (d *Denoising) enter(p *denoiser) error {
-	if p.owner == d {
-		return nil
+// enter puts the run's latents and keys into a free seat.
+func (d *Denoising) enter(p *denoiser, seat int) error {
+	x, from := device.Buffer(nil), 0
+	kv, rows, step := device.Buffer(nil), 0, 1 // of the negative prompt and, step rows on, of the prompt
+	if d.on != nil {
+		x, from, kv, rows, step = d.on.x, d.seat*d.views, d.on.kv, d.seat, d.on.key.runs
+	} else {
+		s, err := d.m.stageOf(d.views)
+		if err != nil {
+			return err
+		}
+		if err := s.x.Write(d.x); err != nil {
+			return err
+		}
+		if err := s.kv.Write(d.prompt.keys); err != nil {
+			return err
+		}
+		x, kv = s.x, s.kv
+		if !p.key.guided {
+			rows = 1 // the prompt only
+		}
 	}
-	if p.owner != nil {
-		if err := p.owner.leave(); err != nil {
+	if err := p.x.Copy(seat*d.views, x, from, d.views); err != nil {
+		return err
+	}
+	for half := range p.key.halves() {
+		if err := p.kv.Copy(half*p.key.runs+seat, kv, rows+half*step, 1); err != nil {
 			return err
 		}
 	}
-	keys := d.prompt.keys
-	if n := p.kv.Shape().Len(); n < len(keys) {
-		keys = keys[len(keys)-n:] // without guidance, the prompt only
+	if d.on != nil {
+		d.on.seats[d.seat] = nil
 	}
-	if err := p.kv.Write(keys); err != nil {
+	p.seats[seat], d.on, d.seat = d, p, seat
+	return nil
+}
+
+// seatAll makes the runs those that sit at p, which has a seat for each.
+func (p *denoiser) seatAll(runs []*Denoising) error {
+	wanted := map[*Denoising]bool{}
+	for _, d := range runs {
+		wanted[d] = true
+	}
+	for _, d := range p.seats {
+		if d != nil && !wanted[d] {
+			if err := d.leave(); err != nil {
+				return err
+			}
+		}
+	}
+	seat := 0
+	for _, d := range runs {
+		if d.on == p {
+			continue
+		}
+		for p.seats[seat] != nil {
+			seat++
+		}
+		if err := d.enter(p, seat); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step takes the next step of every run at p.
+func (p *denoiser) step() error {
+	var first, emb, c []float32
+	for _, d := range p.seats {
+		s := d.steps[d.next]
+		first = append(first, d.table[d.next]...)
+		for range d.views {
+			if p.key.guided {
+				// x' = X·x + Eps·(u + g·(c - u))
+				c = append(c, float32(s.X), float32(s.Eps*(1-d.guidance)), float32(s.Eps*d.guidance), 0)
+			} else {
+				c = append(c, float32(s.X), float32(s.Eps), 0, 0)
+			}
+		}
+	}
+	for range p.key.halves() {
+		emb = append(emb, first...)
+	}
+	if err := p.emb.Write(emb); err != nil {
 		return err
 	}
-	if err := p.x.Write(d.x); err != nil {
+	if err := p.weights.Write(c); err != nil {
 		return err
 	}
-	p.owner, d.on = d, p
+	return p.exec.Run()
+}
+
+// stepTogether takes the next step of runs of one key in one call of the UNet.
+func (m *Model) stepTogether(runs []*Denoising) error {
+	p, err := m.denoiserOf(runs[0].key(len(runs)))
+	if err != nil {
+		return err
+	}
+	if err := p.seatAll(runs); err != nil {
+		return err
+	}
+	return p.step()
+}
+
+// Ahead takes the next steps of several runs of this model, those of the same
+// number of views in one call of the UNet. The Next of each run then finds its
+// step taken. After an error the steps that were not taken are left to Next.
+func (m *Model) Ahead(runs []*Denoising) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errClosed
+	}
+	groups := map[denoiserKey][]*Denoising{}
+	for _, d := range runs {
+		if d.m != m {
+			return fmt.Errorf("step together: a run belongs to another model than %q", m.Bundle.Name)
+		}
+		if !d.ahead && d.next < len(d.steps) {
+			groups[d.key(0)] = append(groups[d.key(0)], d)
+		}
+	}
+	for _, g := range groups {
+		if err := m.stepTogether(g); err != nil {
+			return err
+		}
+		for _, d := range g {
+			d.ahead = true
+		}
+	}
 	return nil
 }
 
@@ -178,57 +336,17 @@ func (d *Denoising) Next(ctx context.Context) error {
 	if d.next == len(d.steps) {
 		return nil
 	}
-	m := d.m
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
+	d.m.mu.Lock()
+	defer d.m.mu.Unlock()
+	if d.m.closed {
 		return errClosed
 	}
-	guided := d.guidance != 1
-	p := m.denoiser[guided]
-	views := len(d.x) / (m.Bundle.LatentSize() * m.Bundle.LatentSize() * m.Bundle.LatentChannels)
-	if p == nil || p.views != views { // another run changed the number of views
-		var err error
-		if p != nil {
-			if p.owner != nil {
-				if err := p.owner.leave(); err != nil {
-					return err
-				}
-			}
-			p.free()
-			delete(m.denoiser, guided)
-		}
-		if p, err = m.newDenoiser(views, guided); err != nil {
+	if !d.ahead {
+		if err := d.m.stepTogether([]*Denoising{d}); err != nil {
 			return err
 		}
-		m.denoiser[guided] = p
 	}
-	if err := d.enter(p); err != nil {
-		return err
-	}
-	s := d.steps[d.next]
-	emb := d.table[d.next]
-	c := make([]float32, 0, 4*views)
-	for range views {
-		if guided {
-			// x' = X·x + Eps·(u + g·(c - u))
-			c = append(c, float32(s.X), float32(s.Eps*(1-d.guidance)), float32(s.Eps*d.guidance), 0)
-		} else {
-			c = append(c, float32(s.X), float32(s.Eps), 0, 0)
-		}
-	}
-	if guided {
-		emb = append(append(make([]float32, 0, 2*len(emb)), emb...), emb...)
-	}
-	if err := p.emb.Write(emb); err != nil {
-		return err
-	}
-	if err := p.weights.Write(c); err != nil {
-		return err
-	}
-	if err := p.exec.Run(); err != nil {
-		return err
-	}
+	d.ahead = false
 	d.next++
 	return nil
 }

@@ -73,6 +73,15 @@ func (k *Making) Progress() (stage string, step, total int) {
 // Done tells whether everything was made.
 func (k *Making) Done() bool { return k.done }
 
+// Denoising is the run of the pictures whose step the next Step takes, nil when it
+// does something else; see [Model.Ahead].
+func (k *Making) Denoising() *Denoising {
+	if k.stage != nil {
+		return nil
+	}
+	return k.views.Denoising()
+}
+
 // Step does the next piece of work. atBoundary marks a good place to save: the
 // pictures, or a stage of the mesh, are done.
 func (k *Making) Step(ctx context.Context) (atBoundary bool, err error) {

@@ -44,7 +44,8 @@ type Model struct {
 	embed      *compiled
 	encodeGrad *compiled
 	coders     map[coderKey]*compiled
-	denoiser   map[bool]*denoiser // by "guided"
+	denoisers  map[denoiserKey]*denoiser
+	stages     map[int]*stage // by views of a run
 	closed     bool
 }
 
@@ -82,7 +83,7 @@ func Open(b *models.Bundle, dev device.Device) (*Model, error) {
 	m := &Model{Bundle: b, dev: dev, source: src, tok: tok,
 		vae:      vae.New(checkpoint{src}, models.VAEPrefix, b.VAE),
 		schedule: diffusion.NewSchedule(b.Timesteps, b.BetaStart, b.BetaEnd),
-		coders:   map[coderKey]*compiled{}, denoiser: map[bool]*denoiser{}}
+		coders:   map[coderKey]*compiled{}, denoisers: map[denoiserKey]*denoiser{}, stages: map[int]*stage{}}
 	if m.unet, err = diffusion.NewUNet(checkpoint{src}, models.UNetPrefix, b.UNet, b.LatentChannels); err != nil {
 		src.Close()
 		return nil, fmt.Errorf("load model %q: %w", b.Name, err)
@@ -128,8 +129,11 @@ func (m *Model) Close() error {
 	for _, p := range m.coders {
 		p.free()
 	}
-	for _, d := range m.denoiser {
+	for _, d := range m.denoisers {
 		d.free()
+	}
+	for _, s := range m.stages {
+		s.free()
 	}
 	return m.source.Close()
 }

@@ -126,6 +126,15 @@ func (v *Views) Progress() (stage string, step, total int) {
 // Done tells whether the pictures are there.
 func (v *Views) Done() bool { return v.decoded }
 
+// Denoising is the run whose step the next Step takes, nil when it does something
+// else; see [Model.Ahead].
+func (v *Views) Denoising() *Denoising {
+	if v.run == nil || v.run.Done() == v.run.Len() {
+		return nil
+	}
+	return v.run
+}
+
 // Step does one short piece of work: encodes the prompt, takes one denoising step
 // or decodes. It ends early with the context's error.
 func (v *Views) Step(ctx context.Context) error {

@@ -18,6 +18,11 @@
 // The CPU device is the specification: another device must agree with it.
 package device
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Device runs programs. Its methods are safe for concurrent use, but runs of
 // different Execs of one device take turns.
 type Device interface {
@@ -33,6 +38,31 @@ type Device interface {
 	Close() error
 }
 
+// Limited is what a Device with memory of its own is besides.
+type Limited interface {
+	// FreeMemory is the memory that could be had at the moment, in bytes.
+	FreeMemory() (int64, error)
+}
+
+// MemoryError says that a device could not reserve memory.
+type MemoryError struct {
+	What  string // needs it
+	Need  int64  // bytes
+	Free  int64
+	Total int64
+	Own   int64 // held by this process
+	Err   error
+}
+
+func (e *MemoryError) Error() string {
+	gib := func(n int64) float64 { return float64(n) / (1 << 30) }
+	return fmt.Sprintf("%s needs %.2f GiB of device memory, but %.2f of %.2f GiB are free (this process holds %.2f)",
+		e.What, gib(e.Need), gib(e.Free), gib(e.Total), gib(e.Own))
+}
+
+// Unwrap gives the driver's error.
+func (e *MemoryError) Unwrap() error { return e.Err }
+
 // Info names a device.
 type Info struct {
 	Kind     string // "cpu" or "cuda"
@@ -40,6 +70,7 @@ type Info struct {
 	Features string // what selects its code paths, for example "avx512" or "sm_90"
 	Threads  int    // worker threads of a CPU, multiprocessors of a card
 	Memory   int64  // bytes of its own memory, 0 when it shares the host's
+	UUID     string // of a card, "GPU-…" as the driver's tools show it
 }
 
 // Buffer is device memory that outlives programs: (N, H, W, C), dense.
@@ -49,9 +80,27 @@ type Buffer interface {
 	Write(src []float32) error
 	// Read copies to the host, after everything queued before it.
 	Read(dst []float32) error
+	// Copy makes images at, at+1, … those that src holds from image from on, n in
+	// all, behind everything queued before it. src is another buffer of the same
+	// device with images of the same shape and precision.
+	Copy(at int, src Buffer, from, n int) error
 	// Free releases the memory. It must not be in use by a program that runs.
 	Free()
 }
+
+// CheckCopy says why a Copy between buffers of these shapes cannot be done.
+func CheckCopy(dst Shape, at int, src Shape, from, n int) error {
+	d, s := dst, src
+	d.N, s.N = 1, 1
+	if d != s || n < 1 || at < 0 || from < 0 || at+n > dst.N || from+n > src.N {
+		return fmt.Errorf("copy %d images from %d of %v to %d of %v", n, from, src, at, dst)
+	}
+	return nil
+}
+
+// ErrLost says that the device failed in a way that only a new process can cure:
+// everything that it held is gone, and every further call fails.
+var ErrLost = errors.New("the device is lost")
 
 // Exec is a compiled program.
 type Exec interface {

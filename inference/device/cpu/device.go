@@ -110,6 +110,24 @@ func (b *buffer) Read(dst []float32) error {
 	return nil
 }
 
+func (b *buffer) Copy(at int, src device.Buffer, from, n int) error {
+	s, ok := src.(*buffer)
+	if !ok || s.d != b.d || s == b {
+		return errors.New("copy from a buffer of another device, or from itself")
+	}
+	if err := device.CheckCopy(b.shape, at, s.shape, from, n); err != nil {
+		return err
+	}
+	b.d.mu.Lock()
+	defer b.d.mu.Unlock()
+	if b.data == nil || s.data == nil {
+		return errors.New("copy between buffers that were freed")
+	}
+	image := b.shape.Len() / b.shape.N
+	copy(b.data[at*image:(at+n)*image], s.data[from*image:])
+	return nil
+}
+
 // slack elements stay readable behind each value, for kernels that read whole
 // registers.
 const slack = 64

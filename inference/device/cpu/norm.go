@@ -32,8 +32,8 @@ func (c *compiler) groupNorm(o *device.GroupNorm) (*groupNorm, error) {
 	}
 	images, ch := o.In.N, o.In.C
 	// At most 512 pixels a sum keeps fp32 exact enough. The number of sums must not
-	// depend on that of the workers, or results would.
-	want := max((g.pixels+511)/512, min((16+images-1)/images, g.pixels/64))
+	// depend on that of the workers or of the images, or results would.
+	want := max((g.pixels+511)/512, min(2, g.pixels/64))
 	g.chunk, g.count = chunks(g.pixels, want)
 	g.sums = make([]float32, images*g.count*2*ch+slack)
 	c.coef = max(c.coef, 2*ch)

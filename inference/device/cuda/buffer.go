@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -68,6 +69,21 @@ func (b *buffer) Read(dst []float32) error {
 		return nil
 	}
 	return b.card.do(func() error { return b.card.download(b.ptr, b.full, dst) })
+}
+
+// Copy implements [device.Buffer].
+func (b *buffer) Copy(at int, src device.Buffer, from, n int) error {
+	s, ok := src.(*buffer)
+	if !ok || s.card != b.card || s == b || s.full != b.full {
+		return errors.New("copy from a buffer of another device or precision, or from itself")
+	}
+	if err := device.CheckCopy(b.shape, at, s.shape, from, n); err != nil {
+		return err
+	}
+	image := b.bytes / int64(b.shape.N)
+	return b.card.do(func() error {
+		return cu.MemcpyDtoDAsync(cu.DevicePtr(b.ptr+Ptr(int64(at)*image)), cu.DevicePtr(s.ptr+Ptr(int64(from)*image)), int64(n)*image, b.card.stream)
+	})
 }
 
 // Free implements [device.Buffer].

@@ -15,6 +15,7 @@ import (
 
 	"dreamcad/inference/device"
 	"dreamcad/inference/device/cpu"
+	"dreamcad/inference/device/devicetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -287,6 +288,8 @@ func operationCases() []opCase {
 		}},
 	}
 }
+
+func TestCopies(t *testing.T) { devicetest.Copies(t, openCard(t, Options{})) }
 
 // TestOperations compares every operation with the CPU device on random data and odd sizes.
 func TestOperations(t *testing.T) { compare(t, operationCases(), Options{Deterministic: true}) }

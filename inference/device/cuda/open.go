@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"sync"
 	"unsafe"
@@ -70,10 +71,15 @@ func Open(number int, o Options) (device.Device, error) {
 	switch {
 	case !found:
 		return nil, &Unavailable{Reason: "no CUDA driver"}
+	case code == 100:
+		return nil, &Unavailable{Reason: "the CUDA driver finds no card"}
 	case code == 803 || code == 804: // system driver mismatch, compat not supported
 		return nil, &Unavailable{Reason: "the CUDA driver is too old or does not fit the card", Cause: code}
 	case code != 0:
 		return nil, &Unavailable{Reason: "the CUDA driver does not start", Cause: code}
+	}
+	if u := tooOld(cu.Version()); u != nil {
+		return nil, u
 	}
 	if n := Count(); number < 0 || number >= n {
 		return nil, &Unavailable{Reason: fmt.Sprintf("no card cuda:%d (%d found)", number, n)}
@@ -85,6 +91,18 @@ func Open(number int, o Options) (device.Device, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// contextBytes is about what a context takes before anything is in it.
+const contextBytes = 500 << 20
+
+// tooOld judges the version that the driver serves, 12040 for CUDA 12.4. The
+// kernels are built with CUDA 12; an older driver loads none of them.
+func tooOld(version int) *Unavailable {
+	if version >= 12000 {
+		return nil
+	}
+	return &Unavailable{Reason: fmt.Sprintf("the CUDA driver is too old: it serves CUDA %d.%d, and 12.0 (driver 525 or newer) is needed", version/1000, version%1000/10)}
 }
 
 // own is the goroutine of the context: a context belongs to a thread, so all
@@ -102,7 +120,7 @@ func (c *Card) own(number int, ready chan<- error) {
 		case call := <-c.calls:
 			err := c.lost
 			if err == nil {
-				err = call.fn()
+				err = c.noteLost(call.fn())
 			}
 			call.done <- err
 		case <-c.quit:
@@ -134,13 +152,19 @@ func (c *Card) start(number int) error {
 	c.overlap = c.cc >= 90 && cu.Version() >= 12030 && os.Getenv("DREAM_CUDA_OVERLAP") != "0"
 	total, _ := dev.TotalMem()
 	if c.ctx, err = dev.MakeContext(cu.SchedAuto); err != nil {
-		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d (%s) gives no context; another process may hold it", number, name), Cause: err}
+		if resultCode(err) == int(cu.OutOfMemory) {
+			err = &device.MemoryError{What: "the driver itself", Need: contextBytes, Total: total, Err: err}
+		}
+		return &Unavailable{Reason: fmt.Sprintf("card cuda:%d (%s) gives no context", number, name), Cause: err}
 	}
 	if err := c.prepare(); err != nil {
 		_ = c.ctx.Destroy()
 		return err
 	}
 	c.info = device.Info{Kind: "cuda", Name: name, Features: fmt.Sprintf("sm_%d", c.cc), Threads: sms, Memory: total}
+	if id, err := dev.UUID(); err == nil {
+		c.info.UUID = "GPU-" + id.String()
+	}
 	c.weights.card, c.arena.card = c, c
 	c.tuner = newTuner(c)
 	return nil
@@ -181,10 +205,51 @@ func (c *Card) raw() driver.Stream { return driver.Stream(unsafe.Pointer(c.strea
 // gone (an illegal access or an Xid): nothing can be done with this device any more.
 func (c *Card) synchronize() error {
 	if err := c.stream.Synchronize(); err != nil {
-		c.lost = fmt.Errorf("the CUDA context is lost, restart the process: %w", err)
-		return c.lost
+		return c.lose(err)
 	}
 	return nil
+}
+
+func (c *Card) lose(err error) error {
+	if c.lost == nil {
+		c.lost = fmt.Errorf("%w: the context of %s is gone: %w", device.ErrLost, c.info.Name, err)
+	}
+	return c.lost
+}
+
+// noteLost finds errors among a call's that the driver reports for a context
+// that is gone. Kernels run behind their launch, so any call may bring the news.
+func (c *Card) noteLost(err error) error {
+	if err == nil || c.lost != nil {
+		return err
+	}
+	if sticky(resultCode(err)) {
+		return c.lose(err)
+	}
+	return err
+}
+
+// resultCode is the driver's number behind an error, 0 if there is none. The type
+// of cu's errors is not exported.
+func resultCode(err error) int {
+	for next := err; next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	if v := reflect.ValueOf(err); v.Kind() == reflect.Int {
+		return int(v.Int())
+	}
+	return 0
+}
+
+// sticky tells result codes after which every call of the context fails.
+func sticky(code int) bool {
+	switch code {
+	case 214, 220, 226, // uncorrectable errors of memory, NVLink, contained ones
+		700, 702, 709, 710, // illegal address, timeout, context destroyed, assertion
+		714, 715, 716, 717, 718, 719, 999: // faults of a kernel; unknown, which is how a card that fell off the bus reads
+		return true
+	}
+	return false
 }
 
 // allocate reserves device memory and explains a failure.
@@ -192,8 +257,7 @@ func (c *Card) allocate(bytes int64, what string) (Ptr, error) {
 	p, err := cu.MemAlloc(bytes)
 	if err != nil {
 		free, total, _ := cu.MemInfo()
-		return 0, fmt.Errorf("%s needs %.1f MiB of device memory, but only %.1f of %.1f MiB are free (this process holds %.1f MiB, other programs the rest): %w",
-			what, mib(bytes), mib(free), mib(total), mib(c.totalBytes), err)
+		return 0, &device.MemoryError{What: what, Need: bytes, Free: free, Total: total, Own: c.totalBytes, Err: err}
 	}
 	c.totalBytes += bytes
 	return Ptr(p), nil
@@ -206,4 +270,12 @@ func (c *Card) release(p Ptr, bytes int64) {
 	}
 }
 
-func mib(n int64) float64 { return float64(n) / (1 << 20) }
+// FreeMemory implements [device.Limited].
+func (c *Card) FreeMemory() (int64, error) {
+	var free int64
+	err := c.do(func() (err error) {
+		free, _, err = cu.MemInfo()
+		return err
+	})
+	return free, err
+}

@@ -156,6 +156,7 @@ func Run(t *testing.T, d device.Device, tol float64) {
 	t.Run("Norm", func(t *testing.T) { norms(t, d, tol) })
 	t.Run("Attention", func(t *testing.T) { attention(t, d, tol) })
 	t.Run("Rest", func(t *testing.T) { rest(t, d, tol) })
+	t.Run("Copy", func(t *testing.T) { Copies(t, d) })
 }
 
 func linear(t *testing.T, d device.Device, tol float64) {
