@@ -93,6 +93,7 @@ func child(base string) error {
 	defer q.Close()
 	dev := newChain()
 	dev.pace = 10 * time.Millisecond
+	dev.together, _ = strconv.Atoi(os.Getenv("WORKER_BATCH"))
 	dev.ledger.file, err = os.OpenFile(filepath.Join(base, "ledger"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func same(a, b *queue.Capabilities) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Beside == b.Beside && slices.Equal(a.Kinds, b.Kinds)
+	return a.Beside == b.Beside && slices.Equal(a.Kinds, b.Kinds) && slices.Equal(a.Classes, b.Classes)
 }
 
 // stop ends all asking and waits for it.

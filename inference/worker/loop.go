@@ -7,31 +7,87 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"dreamcad/queue"
 )
 
-// loop owns the device. It holds at most one job of each sort: a long one (mesh)
-// and a short one (views), and does the short one first.
+// hands are what the device loop holds: at most one long job (a mesh), and some
+// short ones (views), which go first and step together where that pays.
+type hands struct {
+	long   *session
+	short  []*session
+	joined int // short ones that came to others since the hands were last empty
+}
+
+// maxJoined short jobs for each place may join in a row; then the hands become
+// empty, so that other kinds get their turn.
+const maxJoined = 8
+
+// turn are the sessions that step now. A job that cost a worker its life before
+// steps alone, so that no other is taken for the guilty one.
+func (h *hands) turn() []*session {
+	var sound []*session
+	for _, s := range h.short {
+		if s.job.Crashes == 0 {
+			sound = append(sound, s)
+		}
+	}
+	switch {
+	case len(sound) > 0:
+		return sound
+	case len(h.short) > 0:
+		return h.short[:1]
+	case h.long != nil:
+		return []*session{h.long}
+	}
+	return nil
+}
+
+// room tells whether a short job could come to those that are there.
+func (h *hands) room(batch int) bool {
+	if len(h.short) == 0 {
+		return true
+	}
+	for _, s := range h.short {
+		if s.job.Crashes > 0 {
+			return false
+		}
+	}
+	return len(h.short) < batch && (h.long != nil || h.joined < maxJoined*batch)
+}
+
+func (h *hands) drop(s *session) {
+	if h.long == s {
+		h.long = nil
+	}
+	h.short = slices.DeleteFunc(h.short, func(o *session) bool { return o == s })
+}
+
+// batch is how many short jobs are best made together.
+func (w *Worker) batch() int {
+	if b, ok := w.maker.(Batcher); ok {
+		return b.Batch()
+	}
+	return 1
+}
+
+// loop owns the device.
 func (w *Worker) loop(ctx context.Context) {
-	var long, short *session
+	var h hands
 	lease := newLeaser(w)
 	defer lease.stop()
-	for ctx.Err() == nil {
-		lease.want(w.wanted(long, short))
-		s := short
-		if s == nil {
-			s = long
-		}
-		if s != nil {
+	for ctx.Err() == nil && w.lost == nil {
+		lease.want(w.wanted(&h))
+		if turn := h.turn(); len(turn) > 0 {
 			select {
 			case n := <-w.ready:
 				lease.got(n)
-				w.place(n, &long, &short)
+				w.place(n, &h)
 			default:
-				if w.advance(ctx, s) {
-					w.clearSlot(s, &long, &short)
+				for _, s := range w.advance(ctx, turn) {
+					h.drop(s)
 				}
 			}
 			continue
@@ -40,53 +96,79 @@ func (w *Worker) loop(ctx context.Context) {
 		case <-ctx.Done():
 		case n := <-w.ready:
 			lease.got(n)
-			w.place(n, &long, &short)
+			w.place(n, &h)
 		case <-time.After(time.Second): // Admit may have changed
 		}
 	}
 	lease.stop()
-	w.drain(long, short)
+	w.drain(&h)
 }
 
-func (w *Worker) clearSlot(s *session, long, short **session) {
-	if *long == s {
-		*long = nil
-	}
-	if *short == s {
-		*short = nil
-	}
-}
-
-// place gives a prepared session its slot.
-func (w *Worker) place(s *session, long, short **session) {
-	slot := long
-	if s.job.Kind == queue.Views {
-		slot = short
-	}
-	if *slot != nil { // the wish for work was older than what runs now
+// place takes a prepared session into the hands.
+func (w *Worker) place(s *session, h *hands) {
+	views := s.job.Kind == queue.Views
+	if views && len(h.short) >= max(w.batch(), 1) || !views && h.long != nil { // the wish for work was older than what runs now
 		w.sessions.Go(func() { s.giveBack(queue.Returned, nil) })
 		return
 	}
-	*slot = s
 	s.started = time.Now()
+	switch {
+	case !views:
+		h.long = s
+		return
+	case len(h.short) == 0:
+		h.joined = 0
+	default:
+		h.joined++
+	}
+	h.short = append(h.short, s)
 }
 
 // wanted says what the worker could take now; nil: nothing.
-func (w *Worker) wanted(long, short *session) *queue.Capabilities {
-	if short != nil || !w.admits() {
+func (w *Worker) wanted(h *hands) *queue.Capabilities {
+	if !h.room(w.batch()) || !w.admits() {
 		return nil
 	}
 	c := &queue.Capabilities{Worker: w.process, Name: w.cfg.Name, Models: modelNames(w.maker.Models()),
 		Wait: w.cfg.LeaseWait, Device: w.maker.Device()}
-	if long != nil {
-		c.Kinds, c.Classes, c.Beside = []queue.Kind{queue.Views}, []queue.Class{queue.Interactive}, true
+	if h.long != nil || len(h.short) > 0 {
+		c.Kinds, c.Beside = []queue.Kind{queue.Views}, true
+	}
+	if h.long != nil {
+		c.Classes = []queue.Class{queue.Interactive}
 	}
 	return c
 }
 
-// advance does one step of a session. It returns true when the device is free of
-// it: done, failed, stopped or handed back.
-func (w *Worker) advance(ctx context.Context, s *session) (released bool) {
+// advance does one step of each session, what they have in common at once. It
+// returns those of which the device is free: done, failed, stopped or handed back.
+func (w *Worker) advance(ctx context.Context, turn []*session) (released []*session) {
+	var going []*session
+	for _, s := range turn {
+		if w.stopped(s) {
+			released = append(released, s)
+		} else {
+			going = append(going, s)
+		}
+	}
+	if len(going) == 0 || !w.rest(ctx, going) {
+		return released
+	}
+	w.ahead(going)
+	lost := w.lost != nil // in the common step: then all of them are suspects
+	for _, s := range going {
+		if w.lost != nil && !lost {
+			break // the others only had bad luck; they are handed back
+		}
+		if w.step(s) {
+			released = append(released, s)
+		}
+	}
+	return released
+}
+
+// stopped does what the queue asked for; true: the session is over.
+func (w *Worker) stopped(s *session) bool {
 	switch {
 	case s.cause() != nil:
 		s.closeWork()
@@ -99,11 +181,36 @@ func (w *Worker) advance(ctx context.Context, s *session) (released bool) {
 		s.handBack(queue.Drained)
 		return true
 	}
-	if !w.rest(ctx, s) {
-		return false
+	return false
+}
+
+// ahead does what the next steps of several sessions have in common. When that
+// fails they step alone.
+func (w *Worker) ahead(going []*session) {
+	b, ok := w.maker.(Batcher)
+	if !ok {
+		return
 	}
+	var works []Work
+	var sessions []*session
+	for _, s := range going {
+		if s.work != nil {
+			works, sessions = append(works, s.work), append(sessions, s)
+		}
+	}
+	if len(works) < 2 {
+		return
+	}
+	if err := w.guarded(sessions, func() error { return b.Ahead(works) }); err != nil {
+		w.log.Warn("the common step of several jobs failed, they step alone", "jobs", len(works), "err", err)
+		w.noteLost(err)
+	}
+}
+
+// step does one step of a session; true: the device is free of it.
+func (w *Worker) step(s *session) (released bool) {
 	var upd Update
-	err := w.guarded(s, func() error {
+	err := w.guarded([]*session{s}, func() error {
 		if s.work == nil {
 			return s.begin()
 		}
@@ -122,28 +229,43 @@ func (w *Worker) advance(ctx context.Context, s *session) (released bool) {
 			return true
 		}
 	}
+	w.noteLost(err)
 	s.closeWork()
 	w.sessions.Go(func() { s.broke(err) })
 	return true
 }
 
+// noteLost remembers that the device is gone.
+func (w *Worker) noteLost(err error) {
+	if w.lost == nil && errors.Is(err, ErrDevice) {
+		w.lost = err
+		w.log.Error("the device is lost; the worker ends", "err", err)
+	}
+}
+
 // guarded runs a piece of work under the watchdog, measures it and turns a panic
-// into an error.
-func (w *Worker) guarded(s *session, fn func() error) (err error) {
+// into an error. The time is that of every session, the device's use is shared.
+func (w *Worker) guarded(sessions []*session, fn func() error) (err error) {
+	s := sessions[0]
 	s.mu.Lock()
 	stage := s.progress.Stage
 	s.mu.Unlock()
 	if stage == "" && s.work != nil {
 		stage = queue.StageText // the first step of any job
 	}
+	if len(sessions) > 1 {
+		stage = queue.StageViews
+	}
 	begun := time.Now()
-	w.dog.arm(s, string(stage))
+	w.dog.arm(sessions, string(stage))
 	defer func() {
 		w.dog.disarm()
 		d := time.Since(begun)
-		s.used.Add(int64(d))
-		if stage != "" {
-			s.timings[string(stage)] += d.Seconds()
+		for _, s := range sessions {
+			s.used.Add(int64(d) / int64(len(sessions)))
+			if stage != "" {
+				s.timings[string(stage)] += d.Seconds()
+			}
 		}
 		if r := recover(); r != nil {
 			err = &panicError{value: r, stack: debug.Stack()}
@@ -198,6 +320,9 @@ func (s *session) broke(err error) {
 		s.fail(queue.Failure{Kind: queue.FailInput, Sentence: input.Sentence, Detail: err.Error()})
 	case errors.As(err, &panicked):
 		s.fail(queue.Failure{Kind: queue.FailCrash, Detail: err.Error() + "\n" + string(panicked.stack)})
+	case errors.Is(err, ErrDevice):
+		// A job may be the reason, so it counts as a crash.
+		s.fail(queue.Failure{Kind: queue.FailCrash, Detail: err.Error()})
 	case diskFull(err):
 		// Nothing is wrong with the job: it goes on here or elsewhere.
 		s.w.noteFull(true)
@@ -210,8 +335,8 @@ func (s *session) broke(err error) {
 }
 
 // rest does what the governor asks before a step. It returns false when the
-// session's state should be looked at again first.
-func (w *Worker) rest(ctx context.Context, s *session) bool {
+// sessions' state should be looked at again first.
+func (w *Worker) rest(ctx context.Context, going []*session) bool {
 	if w.gov == nil {
 		return true
 	}
@@ -219,15 +344,17 @@ func (w *Worker) rest(ctx context.Context, s *session) bool {
 	if d <= 0 {
 		return true
 	}
-	if d >= w.cfg.Hold && s.work != nil && s.sinceSave > 0 {
-		if c := s.save(); c != nil {
-			s.shipCheckpoint(c)
+	for _, s := range going {
+		if d >= w.cfg.Hold && s.work != nil && s.sinceSave > 0 {
+			if c := s.save(); c != nil {
+				s.shipCheckpoint(c)
+			}
 		}
 	}
 	select {
 	case <-time.After(min(d, time.Second)):
 	case <-ctx.Done():
-	case <-s.ctx.Done():
+	case <-going[0].ctx.Done():
 	}
 	return d <= time.Second
 }
@@ -299,29 +426,38 @@ func (w *Worker) sayOnce(why string) {
 }
 
 // drain ends what the worker has: what finishes within the grace period is
-// finished, the rest is handed back.
-func (w *Worker) drain(long, short *session) {
+// finished, the rest is handed back. On a lost device nothing can be finished.
+func (w *Worker) drain(h *hands) {
 	deadline := time.Now().Add(w.cfg.Grace)
-	for _, s := range []*session{short, long} {
-		if s == nil {
-			continue
+	for {
+		turn := h.turn()
+		if len(turn) == 0 {
+			return
 		}
-		for {
-			s.mu.Lock()
-			left := time.Duration(s.progress.Remaining * float64(time.Second))
-			s.mu.Unlock()
-			now := time.Now()
-			known := left > 0 && now.Add(left).Before(deadline)
-			brief := left == 0 && s.job.Kind == queue.Views && now.Before(deadline)
-			if !known && !brief && s.cause() == nil {
+		var going []*session
+		for _, s := range turn {
+			if s.cause() == nil && (w.lost != nil || !s.endsBy(deadline)) {
 				s.handBack(queue.Drained)
-				break
+				h.drop(s)
+				continue
 			}
 			s.drain.Store(false)
 			s.yield.Store(false)
-			if w.advance(w.hard, s) {
-				break
-			}
+			going = append(going, s)
+		}
+		for _, s := range w.advance(w.hard, going) {
+			h.drop(s)
 		}
 	}
+}
+
+// endsBy tells whether the work will be done before the deadline, as far as known.
+func (s *session) endsBy(deadline time.Time) bool {
+	s.mu.Lock()
+	left := time.Duration(s.progress.Remaining * float64(time.Second))
+	s.mu.Unlock()
+	if left > 0 {
+		return time.Now().Add(left).Before(deadline)
+	}
+	return s.job.Kind == queue.Views && time.Now().Before(deadline)
 }

@@ -29,6 +29,9 @@ type chain struct {
 	steps  int           // steps of a round
 	ledger *ledger
 	hook   func(job string, step int) error // may be nil
+
+	together int                       // see Batch
+	join     func(jobs []string) error // of a common step; may be nil
 }
 
 func newChain() *chain {
@@ -39,6 +42,27 @@ func (c *chain) Models() []storage.ModelRef {
 	return []storage.ModelRef{{Name: "mini", Digest: "digest-of-mini"}}
 }
 func (c *chain) Device() string { return "test chain" }
+
+// Batch implements worker.Batcher.
+func (c *chain) Batch() int { return max(c.together, 1) }
+
+// Ahead waits once for all; their steps wait no more.
+func (c *chain) Ahead(works []worker.Work) error {
+	var jobs []string
+	for _, w := range works {
+		jobs = append(jobs, w.(*chainWork).task.Job.ID)
+	}
+	if c.join != nil {
+		if err := c.join(jobs); err != nil {
+			return err
+		}
+	}
+	time.Sleep(c.pace)
+	for _, w := range works {
+		w.(*chainWork).early = true
+	}
+	return nil
+}
 
 // total is the number of steps of a job.
 func (c *chain) total(r queue.Request) int {
@@ -62,6 +86,8 @@ type chainWork struct {
 	c    *chain
 	task worker.Task
 	st   chainState
+	// early: the waiting of the next step is done.
+	early bool
 }
 
 func (c *chain) Start(_ context.Context, t worker.Task) (worker.Work, error) {
@@ -100,10 +126,14 @@ var viewProducts = []worker.Product{
 
 func (w *chainWork) Step(ctx context.Context) (worker.Update, error) {
 	var u worker.Update
+	wait := w.c.pace
+	if w.early {
+		wait, w.early = 0, false
+	}
 	select {
 	case <-ctx.Done():
 		return u, context.Cause(ctx)
-	case <-time.After(w.c.pace):
+	case <-time.After(wait):
 	}
 	if w.c.hook != nil {
 		if err := w.c.hook(w.task.Job.ID, w.st.Step); err != nil {

@@ -6,68 +6,61 @@ import (
 	"dreamcad/queue"
 )
 
-// pace learns how long stages take, to say honestly how much is left. It is used
-// from the device's goroutine only.
-type pace map[string]*stagePace
+// pace learns how long stages take, to say honestly how much is left: the moving
+// mean of whole stages by name. It is used from the device's goroutine only.
+type pace map[string]time.Duration
 
-type stagePace struct {
-	now   time.Duration // of the stage under way
+// spent is what one job has spent in the stage that it is in.
+type spent struct {
+	time  time.Duration
 	steps int
-	whole time.Duration // moving mean of whole stages; 0: none seen yet
 }
 
 // order of the stages that take device time.
 var order = []queue.Stage{queue.StageText, queue.StageViews, queue.StageOptimise, queue.StageExtract, queue.StageTexture, queue.StagePreview}
 
-// note adds a step; last says that it ended its stage.
-func (p pace) note(stage string, took time.Duration, last bool) {
-	s := p[stage]
-	if s == nil {
-		s = &stagePace{}
-		p[stage] = s
-	}
-	s.now += took
-	s.steps++
+// note adds a step of a job; last says that it ended its stage.
+func (p pace) note(w *spent, stage string, took time.Duration, last bool) {
+	w.time += took
+	w.steps++
 	if !last {
 		return
 	}
-	if s.whole == 0 {
-		s.whole = s.now
+	if whole := p[stage]; whole == 0 {
+		p[stage] = w.time
 	} else {
-		s.whole += (s.now - s.whole) / 4
+		p[stage] += (w.time - whole) / 4
 	}
-	s.now, s.steps = 0, 0
+	*w = spent{}
 }
 
 // remaining estimates what is left of a job after the given step; 0 means that it
 // is not known yet: a stage that is still to come was never seen.
-func (p pace) remaining(kind queue.Kind, stage string, step, total int) time.Duration {
+func (p pace) remaining(w *spent, kind queue.Kind, stage string, step, total int) time.Duration {
 	var left time.Duration
 	found := false
 	for _, o := range order {
 		if kind == queue.Views && o == queue.StageOptimise {
 			break
 		}
-		s := p[string(o)]
+		whole := p[string(o)]
 		switch {
 		case string(o) == stage:
 			found = true
-			if step >= total {
-				continue
-			}
-			if s == nil || s.whole == 0 && s.steps < 3 {
+			switch {
+			case step >= total:
+			case whole > 0:
+				left += whole * time.Duration(total-step) / time.Duration(total)
+			case w.steps >= 3:
+				left += w.time / time.Duration(w.steps) * time.Duration(total-step)
+			default:
 				return 0
-			}
-			if s.whole > 0 {
-				left += s.whole * time.Duration(total-step) / time.Duration(total)
-			} else {
-				left += s.now / time.Duration(s.steps) * time.Duration(total-step)
 			}
 		case found:
-			if s == nil || s.whole == 0 {
+			if whole == 0 {
 				return 0
 			}
-			left += s.whole
+			left += whole
 		}
 	}
 	return left

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dreamcad/inference"
+	"dreamcad/inference/device"
 	"dreamcad/inference/field"
 	"dreamcad/queue"
 	"dreamcad/storage"
@@ -22,6 +23,9 @@ import (
 type Pipeline struct {
 	// Mesh are the 3D settings of draft quality; formats and seed come from the job.
 	Mesh inference.MeshSettings
+
+	// Together is how many jobs are made at once at most; 0 and 1: each alone.
+	Together int
 
 	models []*inference.Model
 	refs   []storage.ModelRef
@@ -72,6 +76,8 @@ func (p *Pipeline) Start(_ context.Context, t Task) (Work, error) {
 	switch {
 	case errors.Is(err, inference.ErrState):
 		return nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
+	case err != nil && t.Checkpoint != nil: // the order was good once; this is the device
+		return nil, deviceError(err)
 	case err != nil:
 		return nil, &InputError{Sentence: "This request cannot be made: " + err.Error() + ".", Err: err}
 	}
@@ -80,6 +86,46 @@ func (p *Pipeline) Start(_ context.Context, t Task) (Work, error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// Batch implements [Batcher].
+func (p *Pipeline) Batch() int { return max(p.Together, 1) }
+
+// Ahead implements [Batcher]: the UNet calls of pictures in the making become one
+// call a model. When a device cannot do so many at once (its memory is too small),
+// fewer are tried from then on.
+func (p *Pipeline) Ahead(works []Work) error {
+	begun := time.Now()
+	members, runs := map[storage.ModelRef][]*pipelineWork{}, map[storage.ModelRef][]*inference.Denoising{}
+	for _, w := range works {
+		w := w.(*pipelineWork)
+		if d := w.making.Denoising(); d != nil {
+			members[w.model], runs[w.model] = append(members[w.model], w), append(runs[w.model], d)
+		}
+	}
+	for ref, ds := range runs {
+		if len(ds) == 1 {
+			continue // alone in any case
+		}
+		if err := p.models[slices.Index(p.refs, ref)].Ahead(ds); err != nil {
+			if err = deviceError(err); !errors.Is(err, ErrDevice) {
+				p.Together = len(ds) - 1
+			}
+			return err
+		}
+		for _, w := range members[ref] {
+			w.ahead = time.Since(begun)
+		}
+	}
+	return nil
+}
+
+// deviceError marks errors of a device that is gone as [ErrDevice].
+func deviceError(err error) error {
+	if errors.Is(err, device.ErrLost) {
+		return fmt.Errorf("%w: %w", ErrDevice, err)
+	}
+	return err
 }
 
 // choose finds the model of that name.
@@ -121,6 +167,8 @@ type pipelineWork struct {
 	quality  queue.Quality
 	products []Product
 	told     bool // the views were reported
+	spent    spent
+	ahead    time.Duration // spent on the next step already
 }
 
 // write puts new files into the job's folder.
@@ -144,10 +192,11 @@ func (w *pipelineWork) Step(ctx context.Context) (Update, error) {
 	begun := time.Now()
 	boundary, err := w.making.Step(ctx)
 	if err != nil {
-		return Update{}, err
+		return Update{}, deviceError(err)
 	}
 	next, _, _ := w.making.Progress()
-	w.p.pace.note(stage, time.Since(begun), next != stage || w.making.Done())
+	w.p.pace.note(&w.spent, stage, time.Since(begun)+w.ahead, next != stage || w.making.Done())
+	w.ahead = 0
 	if err := w.write(); err != nil {
 		return Update{}, err
 	}
@@ -157,7 +206,7 @@ func (w *pipelineWork) Step(ctx context.Context) (Update, error) {
 func (w *pipelineWork) update(boundary bool) Update {
 	stage, step, total := w.making.Progress()
 	u := Update{Stage: queue.Stage(stage), Step: step, Total: total, Boundary: boundary,
-		Remaining: w.p.pace.remaining(w.kind, stage, step, total)}
+		Remaining: w.p.pace.remaining(&w.spent, w.kind, stage, step, total)}
 	if !w.told && len(w.products) > 0 {
 		w.told = true
 		u.Views = slices.Clone(w.products)

@@ -12,16 +12,16 @@ import (
 // watchdog notices a step that hangs: a kernel that never ends looks at no context.
 type watchdog struct {
 	mu    sync.Mutex
-	s     *session
+	at    []*session // in the step; none: nothing runs
 	stage string
 	since time.Time
 	usual map[string]time.Duration // moving mean of a step, by stage
 }
 
-func (d *watchdog) arm(s *session, stage string) {
+func (d *watchdog) arm(at []*session, stage string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.s, d.stage, d.since = s, stage, time.Now()
+	d.at, d.stage, d.since = at, stage, time.Now()
 }
 
 func (d *watchdog) disarm() {
@@ -35,19 +35,19 @@ func (d *watchdog) disarm() {
 		took = u + (took-u)/8
 	}
 	d.usual[d.stage] = took
-	d.s = nil
+	d.at = nil
 }
 
-// overdue returns the session whose step takes far longer than usual.
-func (d *watchdog) overdue(cfg *Config, now time.Time) (*session, error) {
+// overdue returns the sessions whose step takes far longer than usual.
+func (d *watchdog) overdue(cfg *Config, now time.Time) ([]*session, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.s == nil {
+	if len(d.at) == 0 {
 		return nil, nil
 	}
 	limit := max(cfg.StuckFloor, time.Duration(cfg.StuckFactor*float64(d.usual[d.stage])))
 	if took := now.Sub(d.since); took > limit {
-		return d.s, fmt.Errorf("%w: stage %q, %v in one step, %v is usual", ErrStuck, d.stage, took.Round(time.Millisecond), d.usual[d.stage].Round(time.Millisecond))
+		return d.at, fmt.Errorf("%w: stage %q, %v in one step, %v is usual", ErrStuck, d.stage, took.Round(time.Millisecond), d.usual[d.stage].Round(time.Millisecond))
 	}
 	return nil, nil
 }
@@ -62,12 +62,14 @@ func (d *watchdog) watch(ctx context.Context, w *Worker) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-t.C:
-			s, err := d.overdue(&w.cfg, now)
-			if s == nil {
+			stuck, err := d.overdue(&w.cfg, now)
+			if len(stuck) == 0 {
 				continue
 			}
-			w.log.Error("giving up", "job", s.job.ID, "err", err)
-			s.fail(queue.Failure{Kind: queue.FailStuck, Detail: err.Error()})
+			for _, s := range stuck {
+				w.log.Error("giving up", "job", s.job.ID, "err", err)
+				s.fail(queue.Failure{Kind: queue.FailStuck, Detail: err.Error()})
+			}
 			w.hardStop(errExit)
 			w.mu.Lock()
 			var others []*session

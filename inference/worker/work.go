@@ -24,6 +24,16 @@ type Maker interface {
 	Start(ctx context.Context, t Task) (Work, error)
 }
 
+// Batcher is what a Maker may also be: one whose device does more in the same time
+// when several works step together.
+type Batcher interface {
+	// Batch is how many works are best made together; 1: each alone.
+	Batch() int
+	// Ahead does at once what the next steps of several works have in common. Their
+	// Steps then find it done. After an error the Steps do everything themselves.
+	Ahead(works []Work) error
+}
+
 // Task is what a Maker needs to begin.
 type Task struct {
 	Job queue.Job

@@ -4,7 +4,8 @@
 // One goroutine owns the device and does the steps. Everything that may wait for
 // a network (leasing, heartbeats, uploads, publishing) happens beside it, so a
 // slow or missing server costs no computing. A mesh is made of short steps;
-// between two of them a views job of a person in chat is done first.
+// between two of them a views job of a person in chat is done first. Where the device
+// gains by it (see [Batcher]), several views jobs step together; none waits for others.
 //
 // What an attempt must not lose lies below Config.Dir:
 //
@@ -113,6 +114,10 @@ type Deps struct {
 // context. The process should exit: the device cannot be used any more.
 var ErrStuck = errors.New("a step hangs; the worker must be started again")
 
+// ErrDevice is what Makers and Works return, and Run ends with, when the device
+// failed in a way that only a new process can cure.
+var ErrDevice = errors.New("the device is lost; the worker must be started again")
+
 // Worker runs jobs on one device.
 type Worker struct {
 	cfg   Config
@@ -133,7 +138,8 @@ type Worker struct {
 	ready    chan *session  // prepared sessions for the device loop
 	sessions sync.WaitGroup // every session's background work
 
-	dog watchdog
+	dog  watchdog
+	lost error // why the device is gone; the loop's own until it ends
 
 	mu          sync.Mutex
 	running     map[string]*session // by lease
@@ -218,7 +224,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopLeasing()
 	<-tidied
 	w.log.Info("worker ends")
-	return nil
+	return w.lost
 }
 
 // settle waits for what goes on beside the device: results being published get the
