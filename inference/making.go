@@ -58,6 +58,9 @@ func (m *Model) NewMaking(o Order) (*Making, error) {
 			return nil, err
 		}
 		o.Mesh = &set
+		if m.Bundle.ExperimentalMesh {
+			v.result.Notices = append(v.result.Notices, fmt.Sprintf("Meshes of the model %s are experimental: they were never judged on its real weights.", m.Bundle.Name))
+		}
 	}
 	return &Making{m: m, order: o, views: v, known: known{Timings: map[string]float64{}}}, nil
 }

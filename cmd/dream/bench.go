@@ -82,7 +82,7 @@ func (c *benchShapesCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	b, err := a.openBundle(builtin, "")
+	b, err := a.openBundle(builtin)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ type modelSettings struct {
 
 type workerSettings struct {
 	Device    string `yaml:"device" env:"DEVICE" help:"auto, cpu or cuda:N."`
+	Batch     int    `yaml:"batch" env:"BATCH" help:"Jobs whose pictures are made at once; 0: 4 on a card with room for them, 1 on a processor."`
 	GuardGPUs string `yaml:"guard_gpus" env:"GUARD_GPUS" help:"Whose sensors pause this worker: own, all or a list of GPU ids."`
 }
 
@@ -299,6 +300,9 @@ func (c *loadedConfig) check() error {
 	}
 	if !isLoopback(c.Web.Listen) && c.Web.Token == "" {
 		errs = append(errs, fmt.Errorf("web.listen %q is reachable from other machines: set web.token", c.Web.Listen))
+	}
+	if c.Worker.Batch < 0 || c.Worker.Batch > 16 {
+		errs = append(errs, fmt.Errorf("worker.batch %d is outside 0 to 16", c.Worker.Batch))
 	}
 	errs = append(errs, c.Ops.check())
 	return errors.Join(errs...)

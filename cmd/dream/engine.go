@@ -30,9 +30,12 @@ const builtin = "mini"
 // bigModel is the default where it was pulled and a card serves it.
 const bigModel = "mvdream-sd21"
 
+// openCard is a variable so that tests can put a card that fails in its place.
+var openCard = cuda.Open
+
 // openDevice takes the device that spec names: auto prefers the first card.
 func openDevice(spec string, deterministic bool) (device.Device, error) {
-	card := func(n int) (device.Device, error) { return cuda.Open(n, cuda.Options{Deterministic: deterministic}) }
+	card := func(n int) (device.Device, error) { return openCard(n, cuda.Options{Deterministic: deterministic}) }
 	switch {
 	case spec == "cpu":
 		return cpu.New(cpu.Options{})
@@ -41,7 +44,7 @@ func openDevice(spec string, deterministic bool) (device.Device, error) {
 		var none *cuda.Unavailable
 		if errors.As(err, &none) {
 			if cuda.Built {
-				fmt.Fprintf(os.Stderr, "Using the processor: %v.\n", none)
+				fmt.Fprintf(os.Stderr, "Using the processor: %v.\n", withHolders(none))
 			}
 			return cpu.New(cpu.Options{})
 		}
@@ -60,17 +63,9 @@ func openDevice(spec string, deterministic bool) (device.Device, error) {
 	return nil, usagef("the device %q is unknown; use auto, cpu or cuda:N", spec)
 }
 
-// openBundle finds a model: a folder of models.dir, or the embedded one. The
-// empty name means the default of that kind of device.
-func (a *app) openBundle(name string, kind string) (*models.Bundle, error) {
-	s := a.modelStore()
-	if name == "" {
-		name = builtin
-		if kind == "cuda" && s.Has(bigModel) {
-			name = bigModel
-		}
-	}
-	b, err := s.Open(name)
+// openBundle finds a model: a folder of models.dir, or the embedded one.
+func (a *app) openBundle(name string) (*models.Bundle, error) {
+	b, err := a.modelStore().Open(name)
 	var absent *models.AbsentError
 	if errors.As(err, &absent) {
 		return nil, usageError{err}
@@ -78,7 +73,9 @@ func (a *app) openBundle(name string, kind string) (*models.Bundle, error) {
 	return b, err
 }
 
-// openModel opens device and model; closing both is the caller's.
+// openModel opens device and model; closing both is the caller's. Without a name
+// it is the big model where that was pulled and a card serves it, else the small
+// one. Of the devices, auto takes the first card that has room for the model.
 func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
 	spec := f.Device
 	if spec == "" {
@@ -88,12 +85,16 @@ func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := a.openBundle(f.Model, dev.Info().Kind)
-	if err != nil {
+	m, err := a.openOn(dev, f.Model)
+	var room *noRoom
+	if errors.As(err, &room) && f.Model == "" && (spec == "" || spec == "auto") {
 		dev.Close()
-		return nil, nil, err
+		fmt.Fprintf(a.stderr, "Using the processor: %v.\n", err)
+		if dev, err = openDevice("cpu", f.Deterministic); err != nil {
+			return nil, nil, err
+		}
+		m, err = a.openOn(dev, builtin)
 	}
-	m, err := inference.Open(b, dev)
 	if err != nil {
 		dev.Close()
 		return nil, nil, err
@@ -102,6 +103,35 @@ func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
 		m.Close()
 		dev.Close()
 	}, nil
+}
+
+// openOn opens a model, the default one for an empty name, on a device that has
+// room for it.
+func (a *app) openOn(dev device.Device, name string) (*inference.Model, error) {
+	if name == "" && dev.Info().Kind == "cuda" && a.modelStore().Has(bigModel) {
+		m, err := a.openOn(dev, bigModel)
+		var room *noRoom
+		if !errors.As(err, &room) {
+			return m, err
+		}
+		fmt.Fprintf(a.stderr, "Using the small model: %v.\n", err)
+	}
+	if name == "" {
+		name = builtin
+	}
+	b, err := a.openBundle(name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := inference.Open(b, dev)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRoom(m); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
 }
 
 // deviceName is how manifests name a device.

@@ -149,7 +149,7 @@ func report(stderr io.Writer, ctx context.Context, err error) int {
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitUsage
 	default:
-		fmt.Fprintln(stderr, "dream:", err)
+		fmt.Fprintln(stderr, "dream:", withHolders(err))
 		return exitFailed
 	}
 }

@@ -10,7 +10,10 @@ import (
 // TestMain lets scripts under testdata/script run this program as "dream".
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"dream": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"dream": func() {
+			failingCards()
+			os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		},
 	})
 }
 

@@ -34,6 +34,7 @@ type meshCmd struct {
 func (c *meshCmd) Help() string {
 	return `Writes the four views, the mesh (model.glb; model.obj with model.mtl and texture.png),
 turntable.gif, preview.png and the manifest result.json.
+Meshes of the model mvdream-sd21 are experimental.
 
 Examples:
   dream mesh a ceramic coffee mug

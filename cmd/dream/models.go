@@ -144,7 +144,7 @@ type modelsVerifyCmd struct {
 
 // Run prints a line a check; one that fails makes the command fail.
 func (c *modelsVerifyCmd) Run(a *app) error {
-	b, err := a.openBundle(c.Name, "")
+	b, err := a.openBundle(c.Name)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ type modelsSelftestCmd struct {
 
 // Run prints a line a check; one that fails makes the command fail.
 func (c *modelsSelftestCmd) Run(a *app) error {
-	b, err := a.openBundle(c.Name, "")
+	b, err := a.openBundle(c.Name)
 	if err != nil {
 		return err
 	}

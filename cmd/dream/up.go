@@ -18,7 +18,7 @@ import (
 type upCmd struct {
 	Listen string `help:"Address of the web console (default: web.listen, 127.0.0.1:7860)." placeholder:"HOST:PORT"`
 	Data   string `help:"Folder for everything that is kept on this machine." type:"path" placeholder:"DIR"`
-	Model  string `help:"Model to serve." placeholder:"NAME"`
+	engineFlags
 }
 
 // Help is shown below the usage.
@@ -29,7 +29,9 @@ func (*upCmd) Help() string {
 }
 
 // Run starts queue, storage, worker and console and ends at the first interrupt.
-func (c *upCmd) Run(a *app) error {
+func (c *upCmd) Run(a *app) error { return startAgain(a, c.serve(a)) }
+
+func (c *upCmd) serve(a *app) (err error) {
 	if c.Listen != "" {
 		a.config.Web.Listen = c.Listen
 	}
@@ -66,17 +68,26 @@ func (c *upCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	model, closeModel, err := openModel(c.Model)
+	model, closeModel, err := a.openModel(c.engineFlags)
 	if err != nil {
 		return err
 	}
-	defer closeModel()
+	defer func() {
+		if !spent(err) { // a step that hangs holds the model
+			closeModel()
+		}
+	}()
 	pipeline, err := worker.NewPipeline(model)
 	if err != nil {
 		return err
 	}
+	pipeline.Together = a.together(model, c.engineFlags)
 
-	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), "auto"))
+	spec := c.Device
+	if spec == "" {
+		spec = a.config.Worker.Device
+	}
+	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), spec))
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func brokenBundle(t *testing.T, data, name, file string, spoil func([]byte) []by
 		if f == "model.json" {
 			b = bytes.Replace(b, []byte(`"name": "mini"`), []byte(`"name": "`+name+`"`), 1)
 		}
-		if f == file {
+		if f == file && spoil != nil {
 			b = spoil(bytes.Clone(b))
 		}
 		if err := os.WriteFile(filepath.Join(dir, f), b, 0o600); err != nil {

@@ -39,7 +39,9 @@ Examples:
 }
 
 // Run works until the first interrupt.
-func (c *workerCmd) Run(a *app) error {
+func (c *workerCmd) Run(a *app) error { return startAgain(a, c.work(a)) }
+
+func (c *workerCmd) work(a *app) (err error) {
 	// The second signal finds the default action again.
 	defer context.AfterFunc(a.ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
 	q, err := openQueue(a.ctx, a)
@@ -58,11 +60,16 @@ func (c *workerCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	defer closeModel()
+	defer func() {
+		if !spent(err) { // a step that hangs holds the model
+			closeModel()
+		}
+	}()
 	pipeline, err := worker.NewPipeline(model)
 	if err != nil {
 		return err
 	}
+	pipeline.Together = a.together(model, c.engineFlags)
 	cfg := worker.Config{Name: c.Name, Dir: filepath.Join(a.config.Data, "work"), Version: version(), Grace: c.Grace,
 		MinFree: uint64(a.config.Storage.MinFree) << 20}
 	if cfg.Name == "" {

@@ -50,7 +50,8 @@ type MemoryError struct {
 	Need  int64  // bytes
 	Free  int64
 	Total int64
-	Own   int64 // held by this process
+	Own   int64  // held by this process
+	UUID  string // of the card, as in Info
 	Err   error
 }
 

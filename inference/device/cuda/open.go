@@ -257,7 +257,7 @@ func (c *Card) allocate(bytes int64, what string) (Ptr, error) {
 	p, err := cu.MemAlloc(bytes)
 	if err != nil {
 		free, total, _ := cu.MemInfo()
-		return 0, &device.MemoryError{What: what, Need: bytes, Free: free, Total: total, Own: c.totalBytes, Err: err}
+		return 0, &device.MemoryError{What: what, Need: bytes, Free: free, Total: total, Own: c.totalBytes, UUID: c.info.UUID, Err: err}
 	}
 	c.totalBytes += bytes
 	return Ptr(p), nil
