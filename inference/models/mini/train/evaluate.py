@@ -115,7 +115,7 @@ def main():
     azimuth, el = default_cameras(len(lines))
     truth = rendered(descriptions, azimuth, el, 1, args.device)
     evaluation.worst_things(evaluation.judged("held-out renders", truth, descriptions), descriptions)
-    views = colour_sets(evaluation, model, lines, [(20, 5., 0.), (50, 5., 0.), (10, 5., 0.), (20, 3., 0.)])
+    views = colour_sets(evaluation, model, lines, [(20, 5., 0.), (50, 5., 0.), (10, 5., 0.), (20, 4., 0.), (50, 4., 0.), (20, 3., 0.)])
     png.write(os.path.join(args.out, "held-out.png"), png.sheet(views[:60].flatten(0, 1), 24, gap=0)[:, :3072])
     late()
     some = list(prompts.lines("attributes", max(8, args.count // 2), 2))
@@ -123,11 +123,23 @@ def main():
         line["description"] = objects.Description(**line["description"])
     a2, e2 = default_cameras(len(some))
     evaluation.judged("attributes, renders", rendered([s["description"] for s in some], a2, e2, 2, args.device), [s["description"] for s in some])
-    shown = colour_sets(evaluation, model, some, [(20, 5., 0.), (50, 5., 0.), (20, 3., 0.)], "attributes, ")
+    shown = colour_sets(evaluation, model, some, [(20, 5., 0.), (50, 5., 0.), (20, 4., 0.), (20, 3., 0.)], "attributes, ")
     png.write(os.path.join(args.out, "attributes.png"), png.sheet(shown[:60].flatten(0, 1), 24, gap=0)[:, :3072])
     if late():
         return
     variety_of(evaluation, model, 16, 8, [(20, 5., 0.), (20, 3., 0.), (20, 2., 0.), (20, 5., .7)])
+    if late():
+        return
+    n = min(96, len(lines))
+    dev = lambda t: t.to(args.device)
+    for name, four in (("renders", truth), ("generated, 20 steps", views)):
+        score = metrics.consistency(dev(four[:n]), dev(azimuth[:n]), dev(el[:n]))
+        evaluation.record(f"silhouette consistency, {name}", {"mean": float(score.mean()), "worst": float(score.min())})
+    for name, four in (("renders", truth), ("generated, 20 steps", views)):
+        if late():
+            return
+        fits = [metrics.fit_field(dev(four[i]), dev(azimuth[i]), dev(el[i])) for i in range(0, min(len(lines), 64), 8)]
+        evaluation.record(f"field fit, {name}", {"PSNR": sum(fits) / len(fits)})
     if late():
         return
     if args.peer:
@@ -143,19 +155,7 @@ def main():
             evaluation.judged("renders, the peer's words", rendered(mine, a, e, 3, args.device), mine)
     if late():
         return
-    n = min(96, len(lines))
-    dev = lambda t: t.to(args.device)
-    for name, four in (("renders", truth), ("generated, 20 steps", views)):
-        score = metrics.consistency(dev(four[:n]), dev(azimuth[:n]), dev(el[:n]))
-        evaluation.record(f"silhouette consistency, {name}", {"mean": float(score.mean()), "worst": float(score.min())})
-    for name, four in (("renders", truth), ("generated, 20 steps", views)):
-        if late():
-            return
-        fits = [metrics.fit_field(dev(four[i]), dev(azimuth[i]), dev(el[i])) for i in range(0, min(len(lines), 64), 8)]
-        evaluation.record(f"field fit, {name}", {"PSNR": sum(fits) / len(fits)})
-    if late():
-        return
-    colour_sets(evaluation, model, lines, [(20, 4., 0.), (20, 2., 0.), (20, 5., .7), (50, 3., 0.), (10, 3., 0.)])
+    colour_sets(evaluation, model, lines, [(20, 2., 0.), (20, 5., .7), (50, 3., 0.), (10, 3., 0.)])
     for elevation in (-15., 0., 40., 55.):
         four = sample_set(model, lines[:400], elevation, steps=20)
         evaluation.judged(f"elevation {elevation:.0f}, 20 steps", four, descriptions[:400])

@@ -3,6 +3,7 @@
     python3 leg.py --out STATE1 --vae-seconds 120 --unet-seconds 260
     python3 leg.py --state STATE1 --out STATE2 --unet-seconds 280 --final
     python3 export.py --state STATE2 --out ..          # weights.safetensors, merges.txt, model.json
+    python3 leg.py --state .. --out STATE3 --seed 3 --rate 5e-4 --unet-seconds 205 --final    # trains a finished model on, with fresh moments
 
 Stages: tokenizer and autoencoder (if the state has none), rendering and encoding of fresh objects, UNet and text encoder. The rate of
 the last leg (--final) falls to zero. Everything is bounded by wall clock, and the state is rewritten every 75 seconds.
@@ -18,15 +19,28 @@ import config
 import data
 import train_unet
 import train_vae
-from diffusion import Model
+from diffusion import PREFIX, Model
 from networks import tensorfile
 from tokenizer import Tokenizer
 
 
+def read_bundle(folder):
+    """A finished model as a state: its weights are the average too, and there are no moments."""
+    with open(os.path.join(folder, "model.json"), encoding="utf-8") as f:
+        scale = json.load(f)["scale_factor"]
+    tensors = tensorfile.load(os.path.join(folder, "weights.safetensors"))[0]
+    parts = {n: {k[len(p):]: v for k, v in tensors.items() if k.startswith(p)} for n, p in PREFIX.items()}
+    weights = {f"{n}.{k}": v for n in ("unet", "text") for k, v in parts[n].items()}
+    files = {"vae": parts["vae"], "weights": weights, "average": weights}
+    return Tokenizer.read(os.path.join(folder, "merges.txt"), config.CONTEXT), files, {"seed": 0, "iterations": 0, "scale": scale}
+
+
 def read_state(folder):
-    """-> tokenizer, {file: tensors}, numbers; all None without a folder"""
+    """-> tokenizer, {file: tensors}, numbers of a state or of a bundle; all None without a folder"""
     if not folder:
         return None, {}, {}
+    if os.path.exists(os.path.join(folder, "model.json")):
+        return read_bundle(folder)
     with open(os.path.join(folder, "state.json"), encoding="utf-8") as f:
         numbers = json.load(f)
     names = ("vae", "weights", "average", "moment1", "moment2")
@@ -57,7 +71,7 @@ def half_copy(vae, sizes, tokenizer, device):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", help="folder of the leg before; without it training begins")
+    parser.add_argument("--state", help="folder of the leg before, or of a finished model; without it training begins")
     parser.add_argument("--out", required=True)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae-seconds", type=float, default=120)
@@ -67,6 +81,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=128, help="objects of a UNet step")
     parser.add_argument("--vae-batch", type=int, default=64)
     parser.add_argument("--captions", type=int, default=30000, help="objects whose captions the tokenizer learns from")
+    parser.add_argument("--rate", type=float, default=8e-4, help="highest rate of the UNet and the text encoder")
     parser.add_argument("--seed", type=int, help="of this leg's objects; default 1, or one more than the state's")
     parser.add_argument("--iterations", type=int, default=10 ** 9, help="upper bound for each stage, for tests")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
@@ -98,7 +113,7 @@ def main(arguments=None):
     say("vae: PSNR of unseen renders %.2f dB, object pixels %.2f dB" % train_vae.score(twin, args.device, max(1, min(250, args.objects // 8))))
     dataset = data.Latents(twin, numbers.get("scale"), tokenizer, args.objects, seed, args.device, args.processes)
     say(f"data: {args.objects} objects encoded, scale {dataset.scale:.4f}, deviation {float(dataset.latents[:1000].float().std()):.3f}")
-    trainer = train_unet.Trainer(model, dataset, args.device, args.batch, average=.999 if args.final else .9995)
+    trainer = train_unet.Trainer(model, dataset, args.device, args.batch, args.rate, average=.999 if args.final else .9995)
     if "weights" in files:
         trainer.adam.restore({k: v for k, v in files.items() if k != "vae"}, numbers["iterations"])
     numbers = {"seed": seed, "iterations": numbers.get("iterations", 0), "scale": dataset.scale}

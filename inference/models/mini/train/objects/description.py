@@ -86,8 +86,8 @@ def draw(r, thing_name=None):
     thing, d = THINGS[thing_name], Description(thing_name)
     if thing.materials and r.chance(.33):
         d.material = r.pick(thing.materials)
-    if r.chance(.6):
-        colour = r.pick(COLOUR_NAMES) if r.chance(.86) else r.pick(list(SHADES))
+    if r.chance(.8):
+        colour = r.pick(COLOUR_NAMES) if r.chance(.88) else r.pick(list(SHADES))
         metal = colour in ("golden", "silver")
         if not held_out(thing_name, colour) and not (metal and d.material not in (None, "metal")):
             d.colour = colour
