@@ -227,8 +227,9 @@ type Checker interface {
 type Finding struct {
 	Code     string   `json:"code"` // e.g. "appendfsync"
 	Title    string   `json:"title"`
-	Severity Severity `json:"severity"` // info: fine, or could not check
-	Text     string   `json:"text"`     // what is so, and what to do
+	Severity Severity `json:"severity"`          // info: fine, or unknown
+	Text     string   `json:"text"`              // what is so, and what to do
+	Unknown  bool     `json:"unknown,omitempty"` // it could not be checked
 }
 
 // Auditor checks the invariants over all jobs. It reads everything: for doctor and tests.

@@ -275,13 +275,7 @@ type botCheckCmd struct {
 func (c *botCheckCmd) Run(a *app) error {
 	ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
 	defer cancel()
-	found := map[string][]bots.Finding{}
-	if a.config.Discord.Token != "" {
-		found["discord"] = discord.New(discordConfig(a), nil, nil, a.log).Check(ctx, a.config.Discord.OpsChannel)
-	}
-	if a.config.Slack.BotToken != "" {
-		found["slack"] = slack.New(slackConfig(a), nil, nil, a.log).Check(ctx, a.config.Slack.OpsChannel)
-	}
+	found := checkChats(ctx, a)
 	if len(found) == 0 {
 		return usagef("no chat token is set: set discord.token or slack.bot_token (docs/chat.md says how)")
 	}
@@ -306,6 +300,18 @@ func (c *botCheckCmd) Run(a *app) error {
 		return fmt.Errorf("%d of the checks failed", bad)
 	}
 	return nil
+}
+
+// checkChats asks each platform whose token is set.
+func checkChats(ctx context.Context, a *app) map[string][]bots.Finding {
+	found := map[string][]bots.Finding{}
+	if a.config.Discord.Token != "" {
+		found["discord"] = discord.New(discordConfig(a), nil, nil, a.log).Check(ctx, a.config.Discord.OpsChannel)
+	}
+	if a.config.Slack.BotToken != "" {
+		found["slack"] = slack.New(slackConfig(a), nil, nil, a.log).Check(ctx, a.config.Slack.OpsChannel)
+	}
+	return found
 }
 
 type botManifestCmd struct {

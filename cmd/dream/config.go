@@ -207,12 +207,13 @@ func defaultDataDir() string {
 type loadedConfig struct {
 	settings
 	source map[string]string // setting path → default, file or environment
+	path   string            // of the file; empty: none
 }
 
 // loadConfig applies the layers. The error names the file and the line, or the
 // variable, that is at fault.
 func loadConfig(path string, environ []string) (*loadedConfig, error) {
-	c := &loadedConfig{settings: defaults(), source: map[string]string{}}
+	c := &loadedConfig{settings: defaults(), source: map[string]string{}, path: path}
 	before := flatten(c.settings)
 	for key := range before {
 		c.source[key] = "default"

@@ -46,6 +46,8 @@ type Sample struct {
 	Index int       `json:"index"`
 	UUID  string    `json:"uuid"`
 	Name  string    `json:"name"`
+	// Capability is the compute capability, "9.0"; "" unknown.
+	Capability string `json:"capability,omitempty"`
 
 	Temperature    Value `json:"temperature"`     // °C
 	SlowdownMargin Value `json:"slowdown_margin"` // °C left until the card slows itself down

@@ -48,6 +48,7 @@ type card struct {
 	index  int
 	uuid   string
 	name   string
+	level  string // compute capability
 }
 
 // ErrNoDriver means that no NVIDIA driver (or no card) is here.
@@ -97,6 +98,11 @@ func open(lib nvml.Interface) (*Sensors, error) {
 		}
 		if there["nvmlDeviceGetName"] {
 			c.name, _ = device.GetName()
+		}
+		if there["nvmlDeviceGetCudaComputeCapability"] {
+			if major, minor, ret := device.GetCudaComputeCapability(); ret == nvml.SUCCESS {
+				c.level = fmt.Sprintf("%d.%d", major, minor)
+			}
 		}
 		if s.events != nil {
 			_ = device.RegisterEvents(nvml.EventTypeXidCriticalError, s.events) // unsupported on some cards: Xids stay unseen
@@ -174,7 +180,7 @@ func reading[T int | uint32 | uint64 | int32](c *card, name string, ask func() (
 func (v Value) times(f float64) Value { v.V *= f; return v }
 
 func (c *card) read() Sample {
-	s := Sample{At: time.Now(), Index: c.index, UUID: c.uuid, Name: c.name}
+	s := Sample{At: time.Now(), Index: c.index, UUID: c.uuid, Name: c.name, Capability: c.level}
 	d := c.device
 	if d == nil {
 		s.Lost = c.name

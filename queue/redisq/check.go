@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -45,6 +46,9 @@ func (q *Queue) Check(ctx context.Context) []queue.Finding {
 	return out
 }
 
+// Time is the server's clock: leases and times of events follow it.
+func (q *Queue) Time(ctx context.Context) (time.Time, error) { return q.c.Time(ctx).Result() }
+
 // config judges the settings that decide about lost jobs. Managed servers may
 // forbid CONFIG: then the finding says so.
 func (q *Queue) config(ctx context.Context) []queue.Finding {
@@ -60,7 +64,7 @@ func (q *Queue) config(ctx context.Context) []queue.Finding {
 	} {
 		switch v, ok := get(c.name); {
 		case !ok:
-			out = append(out, queue.Finding{Code: c.name, Title: c.name, Severity: queue.Info,
+			out = append(out, queue.Finding{Code: c.name, Title: c.name, Severity: queue.Info, Unknown: true,
 				Text: fmt.Sprintf("Could not check %s, because the server does not allow CONFIG; it should be %s.", c.name, c.want)})
 		case v != c.want:
 			out = append(out, queue.Finding{Code: c.name, Title: c.title, Severity: queue.Warning, Text: fmt.Sprintf(c.bad, v)})

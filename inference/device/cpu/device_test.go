@@ -3,9 +3,11 @@ package cpu
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"dreamcad/inference/device"
 	"dreamcad/inference/device/devicetest"
 )
 
@@ -24,5 +26,17 @@ func TestConformance(t *testing.T) {
 				devicetest.Grads(t, d, 3e-6)
 			})
 		}
+	}
+}
+
+func TestMeasureProduct(t *testing.T) {
+	d, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	flops, err := device.MeasureProduct(d, 128, 10*time.Millisecond)
+	if err != nil || flops < 1e6 {
+		t.Fatalf("%g FLOP/s, %v", flops, err)
 	}
 }

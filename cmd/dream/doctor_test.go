@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dreamcad/bots/discord/discordtest"
+	"dreamcad/ops/doctor"
+	"dreamcad/queue/queuetest"
+)
+
+// runDoctor runs the program under a shell prefix and returns its results by title.
+func runDoctor(t *testing.T, env []string, prefix string, args ...string) (map[string]doctor.Result, error) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", prefix+`exec dream doctor --json "$@"`, "sh")
+	cmd.Args = append(cmd.Args, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, runErr := cmd.Output()
+	var rs []doctor.Result
+	if err := json.Unmarshal(out, &rs); err != nil {
+		t.Fatalf("%v %v: %s\n%s", err, runErr, out, errs.String())
+	}
+	found := map[string]doctor.Result{}
+	for _, r := range rs {
+		found[r.Title] = r
+	}
+	return found, runErr
+}
+
+// Everything that can be broken for real on any machine is broken at once: the
+// doctor names each.
+func TestDoctorFindsFaults(t *testing.T) {
+	redis := queuetest.StartRedis(t, "--appendonly", "no")
+	chat := discordtest.New()
+	t.Cleanup(chat.Close)
+	chat.Revoke()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+	go func() {
+		for {
+			c, err := taken.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	data := t.TempDir()
+	broken := filepath.Join(data, "models", "broken")
+	token := filepath.Join(data, "token")
+	file := filepath.Join(data, "file")
+	for path, text := range map[string]string{filepath.Join(broken, "model.json"): "{", token: chat.Token, file: ""} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{
+		"DREAM_DATA=" + data, "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + file + "/results",
+		"DREAM_DISCORD_TOKEN_FILE=" + token, "DREAM_DISCORD_API_URL=" + chat.URL(), "DREAM_WEB_LISTEN=" + taken.Addr().String(),
+	}
+	found, err := runDoctor(t, env, "ulimit -n 512; ", "--quick")
+	if err == nil {
+		t.Error("the exit code says that all is well")
+	}
+	for title, want := range map[string]doctor.Verdict{
+		"Queue: no append-only file": doctor.Warn, "Clock of the queue": doctor.Pass, "Storage": doctor.Fail, "Model broken": doctor.Fail, "Chat: discord": doctor.Fail,
+		"web.listen " + taken.Addr().String(): doctor.Fail, "Secrets in " + token: doctor.Warn, "Open files": doctor.Warn,
+		"Folder " + file + "/results (results)": doctor.Fail, "Speed of the processor": doctor.Unknown, "Processor": found["Processor"].Verdict,
+	} {
+		if r, ok := found[title]; !ok || r.Verdict != want {
+			t.Errorf("%s: %+v, want %s", title, r, want)
+		}
+	}
+}
+
+// A full disk is a real one of 12 MB.
+func TestDoctorOnAFullDisk(t *testing.T) {
+	disk := t.TempDir()
+	mount := `mount -t tmpfs -o size=12m tmpfs "$DISK" && head -c 8M /dev/zero > "$DISK/filler" && `
+	if out, err := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "DISK="+disk+"; "+mount+"true").CombinedOutput(); err != nil {
+		t.Skipf("this system lets nobody mount a disk: %v %s", err, out)
+	}
+	cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount+"exec dream doctor --quick --json")
+	cmd.Env = append(os.Environ(), "DISK="+disk, "DREAM_DATA="+disk, "DREAM_WEB_LISTEN=127.0.0.1:0")
+	out, err := cmd.Output()
+	var rs []doctor.Result
+	if e := json.Unmarshal(out, &rs); e != nil || err == nil {
+		t.Fatalf("%v %v: %s", e, err, out)
+	}
+	for _, r := range rs {
+		if r.Title == "Disk of "+disk {
+			if r.Verdict != doctor.Fail {
+				t.Errorf("%+v", r)
+			}
+			return
+		}
+	}
+	t.Errorf("no word about the disk: %s", out)
+}
+
+// What --fix mends is whole afterwards; the report holds every check; nothing
+// that is configured secret shows.
+func TestDoctorFixesAndReports(t *testing.T) {
+	data := t.TempDir()
+	config, report := filepath.Join(data, "dream.yaml"), filepath.Join(data, "doctor.md")
+	if err := os.WriteFile(config, []byte("data: "+data+"\nweb:\n  listen: 127.0.0.1:0\n  token: hunter2hunter2\nmodels:\n  dir: "+data+"/here/models\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"DREAM_CONFIG=" + config}
+	title := "Folder " + data + "/here/models (models)"
+	before, _ := runDoctor(t, env, "", "--quick")
+	if !strings.Contains(before[title].Text, "does not exist yet") || before["Secrets in "+config].Verdict != doctor.Warn {
+		t.Errorf("before: %+v\n%+v", before[title], before["Secrets in "+config])
+	}
+	after, _ := runDoctor(t, env, "", "--fix", "--report", report)
+	if !strings.Contains(after[title].Text, "has been made") || after["Secrets in "+config].Verdict != doctor.Pass || after["Model mini"].Verdict != doctor.Pass {
+		t.Errorf("after: %+v\n%+v\n%+v", after[title], after["Secrets in "+config], after["Model mini"])
+	}
+	if s := after["Speed of the processor"]; s.Verdict != doctor.Pass || !strings.Contains(s.Text, "GFLOP/s") {
+		t.Errorf("%+v", s)
+	}
+	if info, err := os.Stat(config); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v %v", info, err)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n| "); n != len(after)+1 {
+		t.Errorf("the report has %d lines for %d checks:\n%s", n, len(after), text)
+	}
+	if strings.Contains(string(text), "hunter2") {
+		t.Errorf("the report shows a secret:\n%s", text)
+	}
+}
