@@ -35,6 +35,19 @@ func (s Share) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]uint64{"used": s.Used, "total": s.Total})
 }
 
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (s *Share) UnmarshalJSON(text []byte) error {
+	var v *struct{ Used, Total uint64 }
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	*s = Share{}
+	if v != nil {
+		*s = Share{Used: v.Used, Total: v.Total, Known: true}
+	}
+	return nil
+}
+
 // Sample is one look at the machine.
 type Sample struct {
 	At      time.Time        `json:"at"`
