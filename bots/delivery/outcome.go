@@ -24,7 +24,10 @@ type dueRecord struct {
 	Bare    bool `json:"bare,omitempty"` // without the prompt and links
 }
 
-func (d *Delivery) duePrefix() string          { return "bots/due/" + d.platform + "/" }
+// duePrefix begins the records of outcomes that are not yet sent, of all platforms.
+const duePrefix = "bots/due/"
+
+func (d *Delivery) duePrefix() string          { return duePrefix + d.platform + "/" }
 func (d *Delivery) dueKey(name string) string  { return d.duePrefix() + name }
 func (d *Delivery) sentKey(name string) string { return "bots/sent/" + d.platform + "/" + name }
 

@@ -60,6 +60,8 @@ type Deps struct {
 	Assets   fs.FS
 	Built    bool // Assets holds the bundle
 	Log      *slog.Logger
+	// Monitor shows the sensors of the service under /monitor; nil: nothing.
+	Monitor http.Handler
 	// Ready reports what keeps the service from working; nil: all is well.
 	Ready func(ctx context.Context) error
 }
@@ -136,6 +138,9 @@ func (s *Server) Handler() http.Handler {
 	closed := http.NewServeMux()
 	closed.HandleFunc("GET /{$}", s.consolePage)
 	closed.HandleFunc("GET /jobs/{id}", s.jobPage)
+	if s.deps.Monitor != nil {
+		closed.Handle("GET /monitor", s.deps.Monitor)
+	}
 	closed.HandleFunc("POST /api/command", s.command)
 	closed.HandleFunc("GET /api/jobs", s.listJobs)
 	closed.HandleFunc("GET /api/jobs/{id}", s.getJob)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"dreamcad/bots"
@@ -22,6 +21,8 @@ import (
 	"dreamcad/bots/slack"
 	"dreamcad/bots/web"
 	"dreamcad/bots/web/assets"
+	"dreamcad/ops/metrics"
+	"dreamcad/ops/rules"
 	"dreamcad/queue"
 	"dreamcad/queue/ingest"
 	"dreamcad/storage"
@@ -72,17 +73,23 @@ func (*botRunCmd) Run(a *app) error {
 	files, built := assets.FS()
 	console, err := web.New(web.Config{
 		Listen: a.config.Web.Listen, PublicURL: a.config.Web.PublicURL, Token: string(a.config.Web.Token), LinkLife: a.config.Storage.Keep,
-	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log})
+	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log, Monitor: monitorPage(q)})
 	if err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
+	watch, err := newWatch(a, q, store, watched{role: "bot", name: "bot of " + hostName(), own: rules.NoCard})
+	if err != nil {
+		return err
+	}
+	registry := metrics.NewRegistry(version(), watch.view)
 	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, registry)
+	watch.part.chats = chats.sessions
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
 	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })
-	group.Go(func() error { return chats.serveMetrics(ctx, a.config.Metrics.Listen, registry) })
+	group.Go(func() error { return watch.run(ctx) })
+	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
 	group.Go(func() error { return notifySystemd(ctx) })
 	fmt.Fprintf(a.stdout, "the bot serves %s and the console at %s\nStop it with Ctrl-C.\n", chats.names(), console.URL())
 	return group.Wait()
@@ -207,32 +214,31 @@ func (c *chats) serveHTTP(ctx context.Context, listen string) error {
 	return serveUntil(ctx, listen, mux)
 }
 
-// serveMetrics answers /metrics, /healthz and /readyz; without an address it does nothing.
-func (c *chats) serveMetrics(ctx context.Context, listen string, r *prometheus.Registry) error {
-	if listen == "" {
-		return nil
+// sessions are the standing connections: those by gateway and Socket Mode. One
+// that was never opened and has no trouble waits for its turn: another process
+// serves the platform.
+func (c *chats) sessions() []rules.Session {
+	var out []rules.Session
+	if c.discord != nil && c.app.config.Discord.PublicKey == "" {
+		if h := c.discord.Health(); h.Connected || h.Opens > 0 || h.Problem != "" {
+			out = append(out, rules.Session{Platform: "Discord", Up: h.Connected, Problem: h.Problem})
+		}
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if c.discord != nil && c.app.config.Discord.PublicKey == "" && !c.discord.Health().Connected {
-			http.Error(w, "Discord is not connected: "+c.discord.Health().Problem, http.StatusServiceUnavailable)
-			return
-		}
-		if c.slack != nil && c.app.config.Slack.AppToken != "" && c.slack.Health().Connected == 0 {
-			http.Error(w, "Slack is not connected: "+c.slack.Health().Problem, http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	return serveUntil(ctx, listen, mux)
+	if c.slack != nil && c.app.config.Slack.AppToken != "" {
+		h := c.slack.Health()
+		out = append(out, rules.Session{Platform: "Slack", Up: h.Connected > 0, Problem: h.Problem})
+	}
+	return out
 }
 
-func serveUntil(ctx context.Context, listen string, h http.Handler) error {
+// serveUntil serves h until ctx ends; listening is called with the address.
+func serveUntil(ctx context.Context, listen string, h http.Handler, listening ...func(net.Addr)) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listen on %q: %w", listen, err)
+	}
+	for _, f := range listening {
+		f(l.Addr())
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()

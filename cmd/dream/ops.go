@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -43,10 +42,7 @@ type opsTestAlertCmd struct {
 
 // Run sends both messages, waiting in between so that people see the first.
 func (c *opsTestAlertCmd) Run(a *app) error {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "local"
-	}
+	host := hostName()
 	return withQueue(a, func(q queue.Queue) error {
 		t := queue.Alert{Code: "test", Key: host, Severity: queue.Info, State: queue.Firing, Since: time.Now().UTC(), Source: host,
 			Text: "This is a test of the alerts, sent by dream ops test-alert. Nothing is wrong."}

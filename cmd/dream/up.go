@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -10,6 +9,7 @@ import (
 	"dreamcad/bots/web"
 	"dreamcad/bots/web/assets"
 	"dreamcad/inference/worker"
+	"dreamcad/ops/metrics"
 	"dreamcad/queue"
 	"dreamcad/queue/ingest"
 	"dreamcad/storage/links"
@@ -64,7 +64,7 @@ func (c *upCmd) serve(a *app) (err error) {
 	files, built := assets.FS()
 	console, err := web.New(web.Config{
 		Listen: a.config.Web.Listen, PublicURL: a.config.Web.PublicURL, Token: string(a.config.Web.Token), LinkLife: a.config.Storage.Keep,
-	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log})
+	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log, Monitor: monitorPage(q)})
 	if err != nil {
 		return err
 	}
@@ -87,21 +87,26 @@ func (c *upCmd) serve(a *app) (err error) {
 	if spec == "" {
 		spec = a.config.Worker.Device
 	}
-	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), spec))
+	cfg := workerConfig(a)
+	watch, err := newWatch(a, q, store, watched{role: "up", name: cfg.Name, own: ownCard(model.Device().Info(), spec)})
 	if err != nil {
 		return err
 	}
-
-	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, nil)
+	registry := metrics.NewRegistry(version(), watch.view)
+	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Meter: metrics.NewStages(registry), Log: a.log})
+	if err != nil {
+		return err
+	}
+	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, registry)
+	watch.part.worker, watch.part.chats = w, chats.sessions
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return console.Run(ctx) })
 	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
-	group.Go(func() error {
-		return worker.Run(ctx, workerConfig(a), worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Log: a.log})
-	})
+	group.Go(func() error { return w.Run(ctx) })
+	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
 	group.Go(func() error { return watch.run(ctx) })
 	fmt.Fprintf(a.stdout, "dreamcad is ready at %s (model %s on %s)\nStop it with Ctrl-C.\n", console.URL(), model.Bundle.Name, pipeline.Device())
 	return group.Wait() // nil after an interrupt: everything has drained
@@ -109,9 +114,5 @@ func (c *upCmd) serve(a *app) (err error) {
 
 // workerConfig is the worker's part of the settings.
 func workerConfig(a *app) worker.Config {
-	name, err := os.Hostname()
-	if err != nil {
-		name = "local"
-	}
-	return worker.Config{Name: name, Dir: filepath.Join(a.config.Data, "work"), Version: version()}
+	return worker.Config{Name: hostName(), Dir: filepath.Join(a.config.Data, "work"), Version: version()}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,9 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dreamcad/inference/device"
+	"dreamcad/inference/worker"
 	"dreamcad/ops/alert"
 	"dreamcad/ops/gpu"
 	"dreamcad/ops/host"
+	"dreamcad/ops/monitor"
 	"dreamcad/ops/rules"
 	"dreamcad/queue"
 	"dreamcad/storage"
@@ -80,27 +81,46 @@ func ownCard(i device.Info, spec string) int {
 	return n
 }
 
+// watched says which part of the service a watch looks after.
+type watched struct {
+	role   string // worker, bot or up
+	name   string // under which others see this process
+	worker *worker.Worker
+	own    int                    // index of the card that the worker uses, or rules.NoCard
+	chats  func() []rules.Session // nil: none
+}
+
 // watch looks at sensors each second, judges, tells and governs.
 type watch struct {
+	part     watched
 	settings opsSettings
-	name     string // of this machine
-	cards    *gpu.Sensors
+	host     string
+	started  time.Time
+	cards    *gpu.Sensors // nil: none
 	local    host.Sensors
 	servers  host.Sensors
 	queue    queue.Queue
 	engine   *rules.Engine
 	governor *rules.Governor
 	sender   *alert.Sender
+	history  *monitor.History
 	log      *slog.Logger
 
-	mu    sync.Mutex // of what the slow looks found
-	reply map[string]host.Reply
-	stats *queue.Stats
+	// What the slow looks keep to themselves.
+	fleet, stalls rules.Silence
+	outcomes      rules.Outcomes
+	awaySaid      bool
+
+	mu     sync.Mutex
+	slow   rules.Snapshot // what the slow looks found
+	last   *rules.Snapshot
+	firing map[string]int
 }
 
-// newWatch prepares the watch of a worker that uses the given card.
-func newWatch(a *app, q queue.Queue, store storage.Store, own int) (*watch, error) {
-	guards, err := guard(a.config.Worker.GuardGPUs, own)
+// newWatch prepares the watch of a process. Its governor is for the worker, which
+// set tells the watch about.
+func newWatch(a *app, q queue.Queue, store storage.Store, part watched) (*watch, error) {
+	guards, err := guard(a.config.Worker.GuardGPUs, part.own)
 	if err != nil {
 		return nil, err
 	}
@@ -109,21 +129,18 @@ func newWatch(a *app, q queue.Queue, store storage.Store, own int) (*watch, erro
 	if err != nil {
 		return nil, usageError{err}
 	}
-	w := &watch{settings: s, queue: q, log: a.log, engine: rules.NewEngine(rs),
-		governor: rules.NewGovernor(s.limits(), guards, nil, a.log), sender: alert.New(s.alertConfig(), q, a.log)}
-	if w.name, err = os.Hostname(); err != nil {
-		w.name = "local"
+	w := &watch{part: part, settings: s, queue: q, log: a.log, started: time.Now(), engine: rules.NewEngine(rs),
+		governor: rules.NewGovernor(s.limits(), guards, nil, a.log), sender: alert.New(s.alertConfig(), q, a.log),
+		history: monitor.NewHistory(q, part.name), fleet: rules.Silence{Longest: 2 * serversEvery}, stalls: rules.Silence{Longest: 10 * time.Second},
+		outcomes: rules.Outcomes{Window: s.FailureWindow}}
+	w.host = hostName()
+	if part.role != "bot" {
+		if w.cards, err = gpu.Open(); err != nil {
+			w.cards = nil
+			a.log.Info("no GPU is watched", "why", err)
+		}
 	}
-	w.cards, err = gpu.Open()
-	if err != nil {
-		w.cards = nil
-		a.log.Info("no GPU is watched", "why", err)
-	}
-	dirs := []string{a.config.Data}
-	if a.config.Log.File != "" {
-		dirs = append(dirs, filepath.Dir(a.config.Log.File))
-	}
-	w.local.Directories = dirs
+	w.local.Directories = directories(a)
 	w.servers.Probes = map[string]host.Probe{
 		"queue": func(ctx context.Context) error {
 			_, err := q.Get(ctx, "watch/probe")
@@ -143,21 +160,37 @@ func newWatch(a *app, q queue.Queue, store storage.Store, own int) (*watch, erro
 	return w, nil
 }
 
-// serversEvery is how often servers are asked and the queue is looked at.
-const serversEvery = 10 * time.Second
+// hostName is how this machine is called in alerts.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "local"
+	}
+	return name
+}
+
+// directories are those in use, one of each file system.
+func directories(a *app) []string {
+	dirs := []string{a.config.Data}
+	for _, x := range []struct{ url, scheme string }{{a.config.Queue.URL, "sqlite://"}, {a.config.Storage.URL, "file://"}} {
+		if path, ok := strings.CutPrefix(x.url, x.scheme); ok {
+			path, _, _ = strings.Cut(path, "?")
+			dirs = append(dirs, path)
+		}
+	}
+	dirs = append(dirs, a.config.Models.Dir, os.TempDir())
+	if a.config.Log.File != "" {
+		dirs = append(dirs, filepath.Dir(a.config.Log.File))
+	}
+	return host.Distinct(dirs)
+}
 
 // run watches until ctx ends.
 func (w *watch) run(ctx context.Context) error {
 	if w.cards != nil {
 		defer w.cards.Close()
 	}
-	if firing, err := w.queue.FiringAlerts(ctx); err == nil {
-		for i := range firing {
-			if firing[i].Source == w.name { // what this host said before a restart
-				w.engine.Adopt(firing[i].Code, firing[i].Key, firing[i].Since)
-			}
-		}
-	}
+	w.adopt(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.sender.Run(ctx) })
 	group.Go(func() error { return every(ctx, serversEvery, w.askServers) })
@@ -171,7 +204,38 @@ func (w *watch) run(ctx context.Context) error {
 			}
 		})
 	})
-	return group.Wait()
+	err := group.Wait()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := errors.Join(w.history.Close(end), monitor.Goodbye(end, w.queue, w.part.name)); err != nil {
+		w.log.Warn("the watch could not say goodbye", "err", err)
+	}
+	return err
+}
+
+// adopt takes over the alerts that this host sent before a restart, and those that
+// any process may end.
+func (w *watch) adopt(ctx context.Context) {
+	firing, err := w.queue.FiringAlerts(ctx)
+	if err != nil {
+		return
+	}
+	shared := map[string]bool{}
+	for _, r := range w.engine.Rules() {
+		shared[r.Code] = r.Shared
+	}
+	for _, f := range firing {
+		if f.Source != w.host && !shared[f.Code] {
+			continue
+		}
+		w.engine.Adopt(f.Code, f.Key, f.Since)
+		switch f.Code {
+		case "worker_lost":
+			w.fleet.Know(f.Key)
+		case "no_progress":
+			w.stalls.Know(f.Key)
+		}
+	}
 }
 
 // every calls f at once and then each d until ctx ends.
@@ -188,72 +252,40 @@ func every(ctx context.Context, d time.Duration, f func(context.Context)) error 
 	}
 }
 
-// askServers probes the servers and reads the queue's figures.
-func (w *watch) askServers(ctx context.Context) {
-	s := w.servers.Read(ctx)
-	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	st, err := w.queue.Stats(limited)
-	if ctx.Err() != nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.reply, w.stats = s.Servers, nil
-	if err == nil {
-		w.stats = &st
-	}
-}
-
 // look takes one snapshot and acts on it.
 func (w *watch) look(ctx context.Context) *rules.Snapshot {
-	s := &rules.Snapshot{At: time.Now(), Host: w.name, Local: w.local.Read(ctx)}
+	s := &rules.Snapshot{At: time.Now(), Host: w.host, Local: w.local.Read(ctx), Overloaded: w.governor.Overloaded()}
 	if w.cards != nil {
 		s.Cards = w.cards.Read()
 	}
+	if w.part.chats != nil {
+		s.Sessions = w.part.chats()
+	}
+	s.Jobs = w.standing(s.At)
 	w.mu.Lock()
-	s.Local.Servers, s.Queue = w.reply, w.stats
+	s.Local.Servers, s.Queue, s.Workers, s.Unread, s.Failures = w.slow.Local.Servers, w.slow.Queue, w.slow.Workers, w.slow.Unread, w.slow.Failures
 	w.mu.Unlock()
 	changes := w.engine.Evaluate(s)
 	w.governor.Observe(s, changes)
+	w.mu.Lock()
+	w.last, w.firing = s, w.engine.Firing()
+	w.mu.Unlock()
 	for _, t := range changes {
-		w.sender.Put(queue.Alert{Code: t.Rule.Code, Key: t.Key, Severity: t.Rule.Severity, State: t.State, Text: t.Text, Since: t.Since, Source: w.name})
+		w.sender.Put(queue.Alert{Code: t.Rule.Code, Key: t.Key, Severity: t.Rule.Severity, State: t.State, Text: t.Text, Since: t.Since, Source: w.host})
 	}
 	return s
 }
 
-// line writes the figures that people know from nvidia-smi.
-func (w *watch) line(s *rules.Snapshot) {
-	args := []any{"load", known(s.Local.Load)}
-	if m := s.Local.Memory; m.Known {
-		args = append(args, "memory", fmt.Sprintf("%.1f/%.1f GB", float64(m.Used)/1e9, float64(m.Total)/1e9))
+// standing tells for how long each job of the worker has made no step. A hold by
+// the governor excuses it.
+func (w *watch) standing(now time.Time) []rules.Quiet {
+	if w.part.worker == nil {
+		return nil
 	}
-	for _, dir := range w.local.Directories {
-		if d := s.Local.Disks[dir]; d.Known {
-			args = append(args, "disk", fmt.Sprintf("%.0f %% of %s", 100*d.Fraction(), dir))
-		}
+	marks := map[string]string{}
+	for _, d := range w.part.worker.Snapshot().Jobs {
+		marks[d.Job] = fmt.Sprintf("%s %d/%d", d.Progress.Stage, d.Progress.Step, d.Progress.Total)
 	}
-	for i := range s.Cards {
-		c := &s.Cards[i]
-		args = append(args, slog.Group(fmt.Sprintf("gpu%d", c.Index),
-			"temperature", figure(c.Temperature, 1), "margin", figure(c.SlowdownMargin, 1), "power", figure(c.Power, 1), "power_limit", figure(c.PowerLimit, 1),
-			"memory_mib", figure(c.MemoryUsed, 1<<20), "memory_total_mib", figure(c.MemoryTotal, 1<<20), "utilisation", figure(c.Utilisation, 1),
-			"clock_sm", figure(c.ClockSM, 1), "clock_memory", figure(c.ClockMemory, 1), "fan", figure(c.Fan, 1), "throttle", strings.Join(c.Throttle, ", ")))
-	}
-	w.log.Info("metrics", args...)
-}
-
-// figure is a reading for the log, in whole units.
-func figure(v gpu.Value, unit float64) any {
-	if !v.Known {
-		return "unknown"
-	}
-	return math.Round(v.V / unit)
-}
-
-func known(v *float64) any {
-	if v == nil {
-		return "unknown"
-	}
-	return *v
+	_, held := w.governor.Resting()
+	return w.stalls.Take(now, marks, held)
 }

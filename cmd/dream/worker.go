@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dreamcad/inference/worker"
+	"dreamcad/ops/metrics"
 	"dreamcad/queue"
 	"dreamcad/queue/ingest"
 )
@@ -83,50 +82,34 @@ func (c *workerCmd) work(a *app) (err error) {
 	if spec == "" {
 		spec = a.config.Worker.Device
 	}
-	watch, err := newWatch(a, q, store, ownCard(model.Device().Info(), spec))
+	watch, err := newWatch(a, q, store, watched{role: "worker", name: cfg.Name, own: ownCard(model.Device().Info(), spec)})
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Log: a.log})
+	registry := metrics.NewRegistry(version(), watch.view)
+	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Meter: metrics.NewStages(registry), Log: a.log})
 	if err != nil {
 		return err
 	}
+	watch.part.worker = w
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error { return runSweeper(ctx, a, store, q) })
-	group.Go(func() error { return serveHealth(ctx, a.config.Metrics.Listen, w) })
+	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
 	group.Go(func() error { return notifySystemd(ctx) })
 	group.Go(func() error { return watch.run(ctx) })
 	group.Go(func() error { return w.Run(ctx) })
 	return group.Wait()
 }
 
-// serveHealth answers /healthz (the process lives) and /readyz (it takes work) until
-// ctx ends; without an address it does nothing.
-func serveHealth(ctx context.Context, address string, w *worker.Worker) error {
-	if address == "" {
+// serveMetrics answers /metrics, /healthz and /readyz on metrics.listen until ctx
+// ends; without an address it does nothing.
+func serveMetrics(ctx context.Context, a *app, h http.Handler) error {
+	if a.config.Metrics.Listen == "" {
 		return nil
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "ok") })
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
-		if why := w.Refusing(); why != "" {
-			http.Error(rw, why, http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(rw, "ok")
-	})
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen for health checks: %w", err)
-	}
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health checks: %w", err)
-	}
-	return nil
+	return serveUntil(ctx, a.config.Metrics.Listen, h, func(at net.Addr) { a.log.Info("metrics are served", "address", at.String()) })
 }
 
 // notifySystemd says that the service is ready, feeds the watchdog and says when it

@@ -233,6 +233,9 @@ func (s *session) complete(m *storage.Manifest) {
 			return
 		}
 		s.log.Info("job done", "kind", s.job.Kind, "seconds", time.Since(s.started).Round(time.Millisecond).Seconds())
+		if s.w.meter != nil {
+			s.w.meter.Finished(s.job.Kind, m.Timings)
+		}
 		s.clear(m.Attempt != s.ref.Lease)
 	case queue.CodeCancelled:
 		// The cancel came first. A manifest of ours must not bring the job back.

@@ -110,3 +110,9 @@ type Governor interface {
 	// Admit returns an error while no new work should be taken.
 	Admit() error
 }
+
+// Meter hears of finished jobs. A nil Meter hears nothing.
+type Meter interface {
+	// Finished gets the device time of a job's stages in seconds, all attempts together.
+	Finished(kind queue.Kind, timings map[string]float64)
+}

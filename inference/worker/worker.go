@@ -107,6 +107,7 @@ type Deps struct {
 	Store    storage.Store
 	Maker    Maker
 	Governor Governor     // may be nil
+	Meter    Meter        // may be nil
 	Log      *slog.Logger // nil discards
 }
 
@@ -125,6 +126,7 @@ type Worker struct {
 	store storage.Store
 	maker Maker
 	gov   Governor
+	meter Meter
 	log   *slog.Logger
 	spool *spool
 
@@ -174,7 +176,7 @@ func New(cfg Config, d Deps) (*Worker, error) {
 		host = "unknown"
 	}
 	w := &Worker{
-		cfg: cfg, q: d.Queue, store: d.Store, maker: d.Maker, gov: d.Governor,
+		cfg: cfg, q: d.Queue, store: d.Store, maker: d.Maker, gov: d.Governor, meter: d.Meter,
 		log: d.Log.With("worker", cfg.Name), spool: sp, host: host,
 		process: fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(cfg.Name, "/", "-"), os.Getpid(), rand.Text()[:8]),
 		ready:   make(chan *session), running: map[string]*session{},

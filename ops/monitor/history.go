@@ -53,7 +53,7 @@ func (h *History) Add(ctx context.Context, at time.Time, figures map[string]floa
 		if err := h.save(ctx, at); err != nil && ctx.Err() == nil {
 			return err
 		}
-		h.block, h.saved = block{Start: start.Unix(), Series: map[string][]*float64{}}, at
+		h.block = block{Start: start.Unix(), Series: map[string][]*float64{}}
 		// What this process, or the one before it, has written is gone on with.
 		if r, err := h.state.Get(ctx, blockKey(h.name, start)); err == nil {
 			var old block

@@ -1,0 +1,36 @@
+//go:build unix
+
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Distinct keeps the first directory of each file system. One that is not there
+// yet stands for its nearest parent; empty names are left out.
+func Distinct(dirs []string) []string {
+	var out []string
+	seen := map[uint64]bool{}
+	for _, dir := range dirs {
+		if dir == "" {
+			continue
+		}
+		for {
+			if i, err := os.Stat(dir); err == nil {
+				if s, ok := i.Sys().(*syscall.Stat_t); ok && !seen[uint64(s.Dev)] {
+					seen[uint64(s.Dev)] = true
+					out = append(out, dir)
+				}
+				break
+			}
+			up := filepath.Dir(dir)
+			if up == dir {
+				break
+			}
+			dir = up
+		}
+	}
+	return out
+}

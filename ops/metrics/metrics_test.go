@@ -1,0 +1,103 @@
+package metrics
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/ops/host"
+	"dreamcad/ops/rules"
+	"dreamcad/queue"
+)
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestMetrics(t *testing.T) {
+	v := View{Rules: rules.Default(rules.DefaultLimits()), Firing: map[string]int{"gpu_warm": 2}, Rest: 0.25, Worker: &Worker{Jobs: 1, Refusing: "full"},
+		Snapshot: &rules.Snapshot{
+			Cards: []gpu.Sample{{Index: 1, UUID: "GPU-1", Name: "Card", Temperature: gpu.Of(84), Processes: []gpu.Process{{PID: 7, Name: "dream", Memory: gpu.Of(5)}, {PID: 8}}},
+				{Index: 2, UUID: "GPU-2", Name: "Card", Lost: "GPU is lost"}},
+			Local: host.Sample{Disks: map[string]host.Share{"/d": {Used: 1, Total: 4, Known: true}, "/unknown": {}},
+				Servers: map[string]host.Reply{"queue": {Latency: 2 * time.Millisecond}, "storage": {Error: "away"}}},
+			Queue: &queue.Stats{Queued: map[queue.Class]int64{queue.Bulk: 9}, Oldest: map[queue.Class]queue.Age{queue.Bulk: 60},
+				Ended: map[queue.Status]int64{queue.Failed: 3}, Counters: map[string]int64{"refused_lost": 2, "lost": 4},
+				Outbox: map[string]int64{"bots/discord": 6}, Durations: map[string]queue.DurationFit{"/mesh draft": {Samples: 3, P50: 10, P90: 20}}, Leased: 5},
+			Unread: map[string]float64{"bots/discord": 30}, Workers: []rules.Quiet{{Name: "host7/gpu0", For: time.Minute}},
+			Sessions: []rules.Session{{Platform: "Discord", Up: true}},
+		}}
+	r := NewRegistry("1.2.3", func() View { return v })
+	NewStages(r).Finished(queue.Mesh, map[string]float64{"optimise": 20})
+	why := ""
+	s := httptest.NewServer(Handler(r, func() string { return why }))
+	defer s.Close()
+	code, text := get(t, s.URL+"/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("%d %s", code, text)
+	}
+	for _, want := range []string{
+		`dream_build_info{version="1.2.3"} 1`,
+		`dream_rule_firing{code="gpu_warm",severity="warning"} 2`,
+		`dream_rule_firing{code="gpu_hot",severity="critical"} 0`,
+		`dream_governor_rest_ratio 0.25`,
+		`dream_worker_takes_work 0`,
+		`dream_gpu_temperature_celsius{gpu="1",name="Card",uuid="GPU-1"} 84`,
+		`dream_gpu_process_memory_bytes{gpu="1",pid="7",process="dream",uuid="GPU-1"} 5`,
+		`dream_gpu_lost{gpu="2",name="Card",uuid="GPU-2"} 1`,
+		`dream_disk_used_bytes{directory="/d"} 1`,
+		`dream_server_up{server="storage"} 0`,
+		`dream_server_latency_seconds{server="queue"} 0.002`,
+		`dream_queue_depth{class="bulk"} 9`,
+		`dream_queue_oldest_seconds{class="bulk"} 60`,
+		`dream_queue_leased 5`,
+		`dream_queue_kept{status="failed"} 3`,
+		`dream_queue_events_total{event="refused_lost"} 2`,
+		`dream_queue_events_total{event="lost"} 4`,
+		`dream_outbox_depth{consumer="bots/discord"} 6`,
+		`dream_outbox_age_seconds{consumer="bots/discord"} 30`,
+		`dream_job_seconds{quantile="0.9",sort="/mesh draft"} 20`,
+		`dream_worker_silence_seconds{worker="host7/gpu0"} 60`,
+		`dream_chat_connected{platform="Discord"} 1`,
+		`dream_stage_seconds_sum{kind="mesh",stage="optimise"} 20`,
+		`go_goroutines `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	// What is not known is absent, never zero.
+	for _, absent := range []string{"dream_gpu_power_watts", `gpu="2",name="Card",uuid="GPU-2"} 0`, `directory="/unknown"`, `pid="8"`, `dream_server_latency_seconds{server="storage"}`, "dream_gpu_throttled"} {
+		if strings.Contains(text, absent) {
+			t.Errorf("%s is told without being known", absent)
+		}
+	}
+	if code, _ := get(t, s.URL+"/healthz"); code != http.StatusOK {
+		t.Errorf("healthz: %d", code)
+	}
+	if code, _ := get(t, s.URL+"/readyz"); code != http.StatusOK {
+		t.Errorf("readyz: %d", code)
+	}
+	why = "the queue does not answer"
+	if code, text := get(t, s.URL+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, why) {
+		t.Errorf("readyz while down: %d %s", code, text)
+	}
+	v.Snapshot = nil // nothing seen yet
+	if code, text := get(t, s.URL+"/metrics"); code != http.StatusOK || strings.Contains(text, "dream_gpu_") {
+		t.Errorf("before the first look: %d", code)
+	}
+}
