@@ -32,6 +32,8 @@ type Command struct {
 	Roles  []string
 	// File is what /ingest came with.
 	File *Attachment
+	// Adult says that the platform marks the place as age-restricted.
+	Adult bool
 	// Confirmed says that the person was asked and agreed (ForgetMe).
 	Confirmed bool
 	// Alert is the Code and Key of the alert that Ack and Silence are about.
@@ -62,6 +64,7 @@ type Message struct {
 	Fields  []Field
 	Files   []File
 	Buttons []Button
+	Menu    *Menu
 	// Mention is the id of the one person to notify; "" notifies nobody.
 	Mention string
 	Tone    Tone
@@ -81,12 +84,14 @@ const (
 // Field is a short labelled value.
 type Field struct{ Name, Value string }
 
-// File is a picture to show with a message. Read returns its bytes.
+// File is a picture to show with a message, or a file to take from it. Read
+// returns its bytes.
 type File struct {
 	Name      string // of the manifest: view-0.png, views.png, turntable.gif …
 	MediaType string
 	Bytes     int64
 	Alt       string // what is to be seen, for those who cannot
+	Spoiler   bool   // to be covered, or left out where the platform cannot cover it
 	Read      func(ctx context.Context) ([]byte, error)
 }
 
@@ -109,6 +114,20 @@ type Button struct {
 	// Confirm, when set, asks before it acts, where the platform can ask.
 	Confirm string
 }
+
+// Picture tells whether chat can show the file.
+func (f *File) Picture() bool { return pictureTypes[f.MediaType] }
+
+var pictureTypes = map[string]bool{"image/png": true, "image/gif": true, "image/jpeg": true}
+
+// Menu offers things of which one can be picked; each ID acts as a button's.
+type Menu struct {
+	Label   string
+	Options []Option // at most 25
+}
+
+// Option is one thing of a menu.
+type Option struct{ ID, Label string }
 
 // Spot is a place to post to: a channel or a thread of it.
 type Spot struct {

@@ -11,6 +11,7 @@ var english = map[string]string{
 	"error.not-admin":   "Only an administrator of this service can do that.",
 	"error.blocked":     "You cannot use this service at the moment; please ask an administrator.",
 	"error.words":       "This prompt is against the rules of this service (%s), so it was not accepted.",
+	"error.adult":       "This prompt is only for channels that are meant for it (%s), so it was not accepted here.",
 	"error.quality":     "The quality %s is not offered here; available: %s.",
 	"error.model":       "The model %s is not offered here; available: %s.",
 	"error.over":        "This job is over already (%s).",
@@ -80,6 +81,7 @@ var english = map[string]string{
 	"done":          "%s Your job %s is ready: %s",
 	"done.status":   "Ready: %s\nJob %s · the result is below.",
 	"done.until":    "Links work until %s.",
+	"done.large":    "%s (%s) is too large for chat and has no address here; the operators find it under job %s.",
 	"done.model":    "Model",
 	"done.seed":     "Seed",
 	"done.time":     "Time",
@@ -112,6 +114,7 @@ var english = map[string]string{
 	"jobs.head":    "Your jobs waiting or running:",
 	"history.none": "You have no finished jobs yet.",
 	"history.head": "Your finished jobs, page %d:",
+	"history.pick": "Show one of them",
 	"job.line":     "%s · %s · %s",
 	"job.show":     "Job %s: %s\n%s",
 

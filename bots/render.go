@@ -27,7 +27,7 @@ type Renderer struct {
 	Results Results
 	// Next is Service.Next: what Refine would make.
 	Next func(queue.Kind, queue.Quality) (queue.Kind, queue.Quality, bool)
-	// MaxFile is the largest picture to attach, in bytes; 0 is 8 MB, under
+	// MaxFile is the largest file to attach, in bytes; 0 is 8 MB, under
 	// the 10 MiB of an unboosted Discord server.
 	MaxFile int64
 }
@@ -111,14 +111,22 @@ func (r *Renderer) Outcome(ctx context.Context, j *queue.Job, e *queue.Event) Me
 		files, lease = j.Result.Files, j.Result.Winner
 	}
 	m.Files = r.pictures(j, lease, files, "sheet", "turntable")
-	r.describe(l, &m, j, e, files)
-	r.links(ctx, l, &m, j, files)
+	r.describe(l, &m, j, e.At, files)
+	for _, f := range r.links(ctx, l, &m, j, files) {
+		r.enclose(l, &m, j, lease, f)
+	}
 	if e.Message != "" {
 		m.Text += "\n" + User(e.Message)
 	}
 	for _, n := range e.Notices {
 		m.Text += "\n" + User(n)
 	}
+	r.offers(l, &m, j)
+	return m
+}
+
+// offers adds what can be done with a finished job.
+func (r *Renderer) offers(l Lang, m *Message, j *queue.Job) {
 	m.Buttons = append(m.Buttons, Button{ID: ButtonID(parse.Vary, j.ID), Label: l.Say("button.vary"), Style: Primary})
 	if kind, _, ok := r.next(j); ok {
 		label := "button.refine"
@@ -127,9 +135,20 @@ func (r *Renderer) Outcome(ctx context.Context, j *queue.Job, e *queue.Event) Me
 		}
 		m.Buttons = append(m.Buttons, Button{ID: ButtonID(parse.Refine, j.ID), Label: l.Say(label)})
 	}
-	m.Buttons = append(m.Buttons, retry,
+	m.Buttons = append(m.Buttons, Button{ID: ButtonID(parse.Retry, j.ID), Label: l.Say("button.retry")},
 		Button{ID: ButtonID(parse.Delete, j.ID), Label: l.Say("button.delete"), Style: Danger, Confirm: l.Say("confirm.delete")})
-	return m
+}
+
+// Again adds to a message about a job that is over what its outcome told:
+// figures, links and buttons, without pictures.
+func (r *Renderer) Again(ctx context.Context, l Lang, m *Message, j *queue.Job) {
+	if j.Status != queue.Done || j.Result == nil {
+		m.Buttons = append(m.Buttons, Button{ID: ButtonID(parse.Retry, j.ID), Label: l.Say("button.retry")})
+		return
+	}
+	r.describe(l, m, j, j.Ended, j.Result.Files)
+	r.links(ctx, l, m, j, j.Result.Files)
+	r.offers(l, m, j)
 }
 
 func (r *Renderer) next(j *queue.Job) (queue.Kind, queue.Quality, bool) {
@@ -140,15 +159,15 @@ func (r *Renderer) next(j *queue.Job) (queue.Kind, queue.Quality, bool) {
 }
 
 // describe adds seed, model, time and sizes.
-func (r *Renderer) describe(l Lang, m *Message, j *queue.Job, e *queue.Event, files []queue.File) {
+func (r *Renderer) describe(l Lang, m *Message, j *queue.Job, ended time.Time, files []queue.File) {
 	if j.Seed != nil {
 		m.Fields = append(m.Fields, Field{l.Say("done.seed"), strconv.FormatInt(*j.Seed, 10)})
 	}
 	if j.Model != "" {
 		m.Fields = append(m.Fields, Field{l.Say("done.model"), User(j.Model)})
 	}
-	if !j.Started.IsZero() && e.At.After(j.Started) {
-		m.Fields = append(m.Fields, Field{l.Say("done.time"), l.duration(e.At.Sub(j.Started))})
+	if !j.Started.IsZero() && ended.After(j.Started) {
+		m.Fields = append(m.Fields, Field{l.Say("done.time"), l.duration(ended.Sub(j.Started))})
 	}
 	var sizes []string
 	for _, f := range files {
@@ -161,8 +180,9 @@ func (r *Renderer) describe(l Lang, m *Message, j *queue.Job, e *queue.Event, fi
 	}
 }
 
-// links adds buttons that lead to the meshes (or the sheet) and the job's page.
-func (r *Renderer) links(ctx context.Context, l Lang, m *Message, j *queue.Job, files []queue.File) {
+// links adds buttons that lead to the meshes (or the sheet) and the job's
+// page. It returns the files for which there is no address.
+func (r *Renderer) links(ctx context.Context, l Lang, m *Message, j *queue.Job, files []queue.File) (without []queue.File) {
 	labels := map[string]string{"mesh-glb": "GLB", "mesh-obj": "OBJ", "mesh-stl": "STL"}
 	if j.Kind == queue.Views {
 		labels = map[string]string{"sheet": "PNG"}
@@ -176,6 +196,8 @@ func (r *Renderer) links(ctx context.Context, l Lang, m *Message, j *queue.Job, 
 		if url, end := r.Results.Link(ctx, j.ID, f); url != "" {
 			m.Buttons = append(m.Buttons, Button{URL: url, Label: label})
 			until = end
+		} else {
+			without = append(without, f)
 		}
 	}
 	if r.Results.Page != nil {
@@ -186,26 +208,44 @@ func (r *Renderer) links(ctx context.Context, l Lang, m *Message, j *queue.Job, 
 	if !until.IsZero() {
 		m.Text += "\n" + l.Say("done.until", When(until))
 	}
+	return without
+}
+
+func (r *Renderer) maxFile() int64 {
+	if r.MaxFile == 0 {
+		return 8 << 20
+	}
+	return r.MaxFile
+}
+
+// enclose adds to the message itself a file that has no address, if it is
+// small enough; otherwise the message says where it is. Pictures are shown anyway.
+func (r *Renderer) enclose(l Lang, m *Message, j *queue.Job, lease string, f queue.File) {
+	switch limit := r.maxFile(); {
+	case slices.ContainsFunc(m.Files, func(have File) bool { return have.Name == f.Name }):
+	case f.Bytes > limit || r.Results.Read == nil:
+		m.Text += "\n" + l.Say("done.large", f.Name, size(f.Bytes), parse.Short(j.ID))
+	default:
+		m.Files = append(m.Files, File{Name: f.Name, MediaType: f.MediaType, Bytes: f.Bytes,
+			Read: func(ctx context.Context) ([]byte, error) { return r.Results.Read(ctx, j.ID, lease, f.Name, limit) }})
+	}
 }
 
 // pictures are the files of those roles that chat can show, small enough.
 func (r *Renderer) pictures(j *queue.Job, lease string, files []queue.File, roles ...string) []File {
-	limit := r.MaxFile
-	if limit == 0 {
-		limit = 8 << 20
-	}
+	limit := r.maxFile()
 	l := LocaleOf(j.Origin)
 	var out []File
 	for _, role := range roles {
 		for _, f := range files {
-			if f.Role != role || f.Bytes > limit || r.Results.Read == nil || !slices.Contains([]string{"image/png", "image/gif", "image/jpeg"}, f.MediaType) {
+			if f.Role != role || f.Bytes > limit || r.Results.Read == nil || !pictureTypes[f.MediaType] {
 				continue
 			}
 			alt := l.Say("views.alt", parse.Clean(j.Prompt))
 			if role == "turntable" {
 				alt = l.Say("turntable.alt", parse.Clean(j.Prompt))
 			}
-			out = append(out, File{Name: f.Name, MediaType: f.MediaType, Bytes: f.Bytes, Alt: alt,
+			out = append(out, File{Name: f.Name, MediaType: f.MediaType, Bytes: f.Bytes, Alt: alt, Spoiler: j.Origin.Extra[adultMark] != "",
 				Read: func(ctx context.Context) ([]byte, error) { return r.Results.Read(ctx, j.ID, lease, f.Name, limit) }})
 			break
 		}

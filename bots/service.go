@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -38,6 +40,10 @@ type Config struct {
 	Limits limits.Config
 	// Qualities are those that are offered, in rising order; empty: draft.
 	Qualities []queue.Quality
+	// AdultPlaces are the channels ("platform:id") in which the block list's
+	// adult classes do not hold; AgeRestricted stands for all channels that
+	// a platform marks as such. Empty: they hold everywhere.
+	AdultPlaces []string
 	// Models that may be named; empty: any name is passed on.
 	Models []string
 	// MaxIngest bounds prompt files in bytes; 0 is 8 MiB.
@@ -49,6 +55,12 @@ type Config struct {
 	Patience time.Duration
 }
 
+var knownQualities = []queue.Quality{queue.Draft, queue.Standard, queue.High}
+
+// AgeRestricted in Config.AdultPlaces stands for all channels that a platform
+// marks as age-restricted.
+const AgeRestricted = "age-restricted"
+
 // Service executes commands. All methods are safe for concurrent use.
 type Service struct {
 	config Config
@@ -56,6 +68,7 @@ type Service struct {
 	store  storage.Store // nil: results cannot be deleted
 	ingest Ingester      // nil: prompt files are refused
 	words  *limits.Words
+	render *Renderer // nil: results are not shown again
 	log    *slog.Logger
 	now    func() time.Time
 }
@@ -64,6 +77,11 @@ type Service struct {
 func New(c Config, jobs Jobs, store storage.Store, ingest Ingester, log *slog.Logger) (*Service, error) {
 	if len(c.Qualities) == 0 {
 		c.Qualities = []queue.Quality{queue.Draft}
+	}
+	for _, q := range c.Qualities {
+		if !slices.Contains(knownQualities, q) {
+			return nil, fmt.Errorf("chat.qualities: %q is none of draft, standard and high", q)
+		}
 	}
 	if c.MaxIngest == 0 {
 		c.MaxIngest = 8 << 20
@@ -80,6 +98,9 @@ func New(c Config, jobs Jobs, store storage.Store, ingest Ingester, log *slog.Lo
 	}
 	return &Service{config: c, jobs: jobs, store: store, ingest: ingest, words: words, log: log, now: time.Now}, nil
 }
+
+// Present lets the service show results again, by /jobs show and /history.
+func (s *Service) Present(r *Renderer) { s.render = r }
 
 // Line executes one typed line, as the console takes it; c carries the person
 // and the place, its Command part is overwritten.
@@ -278,16 +299,14 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 	if err := s.words.Refresh(s.now()); err != nil {
 		s.log.Warn("the block list could not be read again; the old one holds", "err", err)
 	}
-	for _, text := range []string{r.Prompt, r.Negative} {
-		if class, hit := s.words.Match(text); hit {
-			return Reply{}, refusal(l.Say("error.words", class))
-		}
+	r.Class, r.Requester, r.Origin = queue.Interactive, c.From, c.Origin
+	if err := s.decent(c, &r); err != nil {
+		return Reply{}, err
 	}
 	if r.Seed == nil {
 		seed := rand.Int64N(1 << 32)
 		r.Seed = &seed
 	}
-	r.Class, r.Requester, r.Origin = queue.Interactive, c.From, c.Origin
 	if c.Key != "" {
 		r.Key = c.From.Platform + "/" + c.Key
 	}
@@ -302,6 +321,34 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 	}
 	s.log.Info("accepted", "job", receipt.ID, "user", user, "kind", r.Kind, "new", receipt.New)
 	return s.acknowledge(ctx, c, r, receipt), nil
+}
+
+// decent looks the texts up in the block list. What its adult classes refuse
+// is taken in the places that are meant for it, and its pictures are covered.
+func (s *Service) decent(c Command, r *queue.Request) error {
+	for _, text := range []string{r.Prompt, r.Negative} {
+		class, adult, hit := s.words.Match(text)
+		switch {
+		case !hit:
+		case !adult:
+			return refusal(c.lang().Say("error.words", class))
+		case !s.adultPlace(c):
+			return refusal(c.lang().Say("error.adult", class))
+		default:
+			extra := map[string]string{adultMark: "1"}
+			maps.Copy(extra, r.Origin.Extra)
+			r.Origin.Extra = extra
+		}
+	}
+	return nil
+}
+
+// adultMark in Origin.Extra: pictures of the job are covered.
+const adultMark = "adult"
+
+func (s *Service) adultPlace(c Command) bool {
+	places := s.config.AdultPlaces
+	return slices.Contains(places, c.Origin.Platform+":"+c.Origin.Channel) || c.Adult && slices.Contains(places, AgeRestricted)
 }
 
 func limitSentence(l Lang, lim limits.Limit) string {

@@ -104,6 +104,9 @@ func (s *Service) show(ctx context.Context, c Command) (Reply, error) {
 	}
 	reply := s.private(l.Say("job.show", parse.Short(job.ID), settingsLine(l, &job.Request), state))
 	reply.Job, reply.Jobs, reply.Buttons = job.ID, []string{job.ID}, buttons
+	if s.render != nil && job.Status.Terminal() && (job.Requester.User() == c.From.User() || s.isAdmin(c)) {
+		s.render.Again(ctx, l, &reply.Message, &job)
+	}
 	return reply, nil
 }
 
@@ -184,6 +187,11 @@ func (s *Service) history(ctx context.Context, c Command) (Reply, error) {
 		}
 		reply.Text += "\n" + l.Say("job.line", parse.Short(j.ID), User(Cut(j.Prompt, 80)), l.Say("status."+string(j.Status))) + " · " + When(j.Ended)
 		reply.Jobs = append(reply.Jobs, j.ID)
+		if reply.Menu == nil {
+			reply.Menu = &Menu{Label: l.Say("history.pick")}
+		}
+		label := Cut(parse.Short(j.ID)+" · "+parse.Clean(j.Prompt), 75)
+		reply.Menu.Options = append(reply.Menu.Options, Option{ID: ButtonID(parse.Show, j.ID), Label: label})
 	}
 	return reply, nil
 }

@@ -117,6 +117,7 @@ type Delivery struct {
 	tracks  map[string]*track
 	running map[string]bool      // dues that a goroutine works on
 	ages    map[string]time.Time // of the events of those
+	shut    map[string]time.Time // channels that refused us, and until when they are left alone
 	due     chan string
 
 	// step is called between the steps of a delivery; tests stop there.
@@ -128,7 +129,7 @@ func New(c Config, q Queue, chat bots.Chat, pacer Pacer, r *bots.Renderer, m *Me
 	d := &Delivery{
 		config: c, q: q, chat: chat, render: r, out: NewOutbound(pacer, c.Parallel), metrics: m,
 		platform: chat.Platform(), consumer: "bots/" + chat.Platform(),
-		tracks: map[string]*track{}, running: map[string]bool{}, ages: map[string]time.Time{}, due: make(chan string, 1024),
+		tracks: map[string]*track{}, running: map[string]bool{}, ages: map[string]time.Time{}, shut: map[string]time.Time{}, due: make(chan string, 1024),
 		step: func(string) {},
 	}
 	d.log = log.With("platform", d.platform)

@@ -16,6 +16,7 @@ type Priority int
 // The priorities.
 const (
 	Progress Priority = iota
+	Pictures          // the four views, as soon as they exist
 	Result
 	Alert
 	priorities
@@ -28,6 +29,7 @@ type Kind string
 const (
 	PostMessage Kind = "post"
 	EditMessage Kind = "edit"
+	ShowViews   Kind = "views" // an edit that brings pictures
 	OpenDirect  Kind = "direct"
 	FindMessage Kind = "find"
 )

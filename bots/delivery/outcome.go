@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -285,7 +286,7 @@ func (a *attempt) climb(ctx context.Context, job *queue.Job) (place string, p bo
 				o.Thread = status.Thread
 			}
 		}
-		if a.due.Rung < rungDirect && (job.Private || o.Extra["dm"] != "" || o.Channel == "") {
+		if a.due.Rung < rungDirect && (job.Private || o.Extra["dm"] != "" || o.Channel == "" || d.closed(o.Channel)) {
 			a.due.Rung = rungDirect
 		}
 		var spot bots.Spot
@@ -318,12 +319,32 @@ func (a *attempt) climb(ctx context.Context, job *queue.Job) (place string, p bo
 	}
 }
 
+// closedFor is how long a channel that refused us is not tried again: refused
+// requests count, and too many of them get a bot banned.
+const closedFor = 10 * time.Minute
+
+func (d *Delivery) close(channel string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.shut, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	d.shut[channel] = time.Now().Add(closedFor)
+}
+
+func (d *Delivery) closed(channel string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Now().Before(d.shut[channel])
+}
+
 // giveWay reduces the message or goes one rung down. It reports whether to go on at once.
 func (a *attempt) giveWay(err error) bool {
 	switch trouble(err) {
 	case bots.TroubleThread:
 		a.due.Rung++ // from the thread to its channel
 	case bots.TroublePlace:
+		if a.due.Rung < rungDirect {
+			a.d.close(a.due.Spot.Channel)
+		}
 		a.due.Rung = max(rungDirect, a.due.Rung+1)
 	case bots.TroublePerson:
 		a.due.Rung = rungHistory

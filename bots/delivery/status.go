@@ -43,11 +43,10 @@ func (d *Delivery) status(ctx context.Context, e *queue.Event) error {
 	next := t.last.Add(every)
 	d.mu.Unlock()
 	if e.Kind == queue.EventViews {
-		m := d.render.Views(&t.job, e)
-		d.edit("views/"+e.Job, t, m, time.Time{})
+		d.edit("views/"+e.Job, Pictures, ShowViews, t, d.render.Views(&t.job, e), time.Time{})
 		return nil
 	}
-	d.edit("status/"+e.Job, t, d.render.Status(&t.job, e), next)
+	d.edit("status/"+e.Job, Progress, EditMessage, t, d.render.Status(&t.job, e), next)
 	return nil
 }
 
@@ -100,14 +99,14 @@ func (d *Delivery) forgetTrack(job string) {
 	d.out.Drop("views/" + job)
 }
 
-func (d *Delivery) edit(key string, t *track, m bots.Message, notBefore time.Time) {
+func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message, notBefore time.Time) {
 	d.mu.Lock()
 	same := m.Text == t.text && m.Files == nil
 	d.mu.Unlock()
 	if same {
 		return
 	}
-	d.out.Latest(key, Progress, d.out.pacer.Buckets(EditMessage, t.posted.Channel), notBefore, func(ctx context.Context) error {
+	d.out.Latest(key, p, d.out.pacer.Buckets(k, t.posted.Channel), notBefore, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		d.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -84,6 +86,12 @@ type element struct {
 	MinLength   int    `json:"min_length,omitempty"`
 	MaxLength   int    `json:"max_length,omitempty"`
 	Value       string `json:"value,omitempty"`
+	Options     []pick `json:"options,omitempty"`
+}
+
+type pick struct {
+	Label string `json:"label"`
+	Value string `json:"value"`
 }
 
 // build forms a message without its files. allowed_mentions is always there: an
@@ -101,35 +109,67 @@ func build(m *bots.Message) message {
 	if m.Mention != "" {
 		out.AllowedMentions.Users = []string{m.Mention}
 	}
+	var inText strings.Builder
 	for _, b := range m.Buttons {
 		e := element{Type: 2, Label: bots.Cut(b.Label, maxLabel)}
 		switch {
 		case b.URL == "":
 			e.CustomID = b.ID
 			e.Style = map[bots.Style]int{bots.Primary: 1, bots.Secondary: 2, bots.Danger: 4}[b.Style]
-		case len(b.URL) <= maxURL:
+		case len(b.URL) <= maxURL && public(b.URL):
 			e.URL, e.Style = b.URL, 5
-		default: // too long for a button; a signed address may be
-			if line := "\n" + b.Label + ": <" + b.URL + ">"; utf8.RuneCountInString(text+line) <= maxContent {
-				text += line
+		default: // too long for a button, as a signed address may be, or not to be reached from everywhere
+			line := "\n" + b.Label + ": <" + b.URL + ">"
+			if utf8.RuneCountInString(inText.String()+line) <= maxContent-minText {
+				inText.WriteString(line)
 			}
 			continue
 		}
-		if n := len(out.Components); n == 0 || len(out.Components[n-1].Components) == 5 {
-			if n == 5 {
-				break
+		n := len(out.Components)
+		if n == 0 || len(out.Components[n-1].Components) == 5 {
+			if n == maxRows {
+				continue
 			}
 			out.Components = append(out.Components, row{Type: 1})
+			n++
 		}
-		last := &out.Components[len(out.Components)-1]
+		last := &out.Components[n-1]
 		last.Components = append(last.Components, e)
 	}
-	out.Content = bots.Cut(text, maxContent)
+	if m.Menu != nil && len(out.Components) < maxRows {
+		e := element{Type: 3, CustomID: menuID, Placeholder: bots.Cut(m.Menu.Label, 150)}
+		for _, o := range m.Menu.Options[:min(len(m.Menu.Options), 25)] {
+			e.Options = append(e.Options, pick{bots.Cut(o.Label, 100), o.ID})
+		}
+		out.Components = append(out.Components, row{Type: 1, Components: []element{e}})
+	}
+	links := inText.String()
+	out.Content = bots.Cut(text, maxContent-utf8.RuneCountInString(links)) + links
 	return out
 }
 
-// withFiles reads the pictures into uploads and lists them in the message. A
-// picture that cannot be read is left out: the message matters more.
+const (
+	maxRows = 5
+	minText = 500 // of a message, whatever its links need
+	menuID  = "v1:menu"
+)
+
+// public tells whether an address can be reached from elsewhere: Discord
+// refuses buttons that lead to a bare host name, and one that leads to this
+// machine or its network helps only those who know.
+func public(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return false
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return ip.IsGlobalUnicast() && !ip.IsPrivate()
+	}
+	return strings.Contains(u.Hostname(), ".")
+}
+
+// withFiles reads the files into uploads and lists them in the message. One
+// that cannot be read is left out: the message matters more.
 func (b *Bot) withFiles(ctx context.Context, m *bots.Message, out *message) []upload {
 	if m.Files == nil {
 		return nil
@@ -139,8 +179,11 @@ func (b *Bot) withFiles(ctx context.Context, m *bots.Message, out *message) []up
 	for _, f := range m.Files {
 		data, err := f.Read(ctx)
 		if err != nil {
-			b.log.Warn("a preview could not be read", "name", f.Name, "err", err)
+			b.log.Warn("a file could not be read", "name", f.Name, "err", err)
 			continue
+		}
+		if f.Spoiler {
+			f.Name = "SPOILER_" + f.Name // which is how Discord covers a picture
 		}
 		alt := bots.Cut(bots.PlainText.Encode(f.Alt), maxAlt)
 		list = append(list, attachment{ID: len(files), Filename: f.Name, Description: alt})
@@ -170,6 +213,9 @@ func (b *Bot) Post(ctx context.Context, to bots.Spot, m bots.Message, nonce stri
 		method: http.MethodPost, path: "/channels/" + channel + "/messages", body: body, files: files, into: &p,
 		bucket: "post/" + to.Channel,
 	})
+	if e, ok := err.(*bots.ChatError); ok && to.Thread != "" && code(err) == 10003 {
+		e.Trouble = bots.TroubleThread // deleted; its channel may be there
+	}
 	return bots.Posted{Spot: to, ID: p.ID}, err
 }
 
@@ -229,8 +275,11 @@ const globalBucket = "global"
 
 // Buckets names the limits that an operation counts towards.
 func (b *Bot) Buckets(k delivery.Kind, channel string) []string {
-	if k == delivery.OpenDirect {
+	switch k {
+	case delivery.OpenDirect:
 		return []string{"direct", globalBucket}
+	case delivery.ShowViews:
+		k = delivery.EditMessage
 	}
 	return []string{string(k) + "/" + channel, globalBucket}
 }

@@ -35,12 +35,17 @@ const (
 
 // interaction is what the adapter reads of a payload.
 type interaction struct {
-	ID             string `json:"id"`
-	ApplicationID  string `json:"application_id"`
-	Type           int    `json:"type"`
-	Token          string `json:"token"`
-	GuildID        string `json:"guild_id"`
-	ChannelID      string `json:"channel_id"`
+	ID            string `json:"id"`
+	ApplicationID string `json:"application_id"`
+	Type          int    `json:"type"`
+	Token         string `json:"token"`
+	GuildID       string `json:"guild_id"`
+	ChannelID     string `json:"channel_id"`
+	Channel       struct {
+		Type   int    `json:"type"`
+		Parent string `json:"parent_id"`
+		NSFW   bool   `json:"nsfw"`
+	} `json:"channel"`
 	Locale         string `json:"locale"`
 	AppPermissions string `json:"app_permissions"`
 	Member         *struct {
@@ -52,6 +57,7 @@ type interaction struct {
 	Data   struct {
 		Name       string   `json:"name"`
 		CustomID   string   `json:"custom_id"`
+		Values     []string `json:"values"`
 		Options    []option `json:"options"`
 		Components []struct {
 			Components []struct {
@@ -118,11 +124,22 @@ func (in *interaction) command() (bots.Command, error) {
 	if in.GuildID != "" {
 		c.Space = "discord:" + in.GuildID
 	}
-	c.Origin = queue.Origin{Platform: "discord", Channel: in.ChannelID, Extra: map[string]string{"locale": in.Locale}}
+	c.Origin = queue.Origin{Platform: "discord", Extra: map[string]string{"locale": in.Locale}}
+	at := in.spot()
+	c.Origin.Channel, c.Origin.Thread = at.Channel, at.Thread
+	c.Adult = in.Channel.NSFW
 	if in.GuildID != "" && !in.maySpeak() {
 		c.Origin.Extra["dm"] = "1"
 	}
 	return c, nil
+}
+
+// spot is where the interaction took place; of a thread its channel is known too.
+func (in *interaction) spot() bots.Spot {
+	if t := in.Channel.Type; t >= 10 && t <= 12 && in.Channel.Parent != "" {
+		return bots.Spot{Channel: in.Channel.Parent, Thread: in.ChannelID}
+	}
+	return bots.Spot{Channel: in.ChannelID}
 }
 
 // maySpeak tells whether the bot can post in the channel when the token is dead.
@@ -240,7 +257,7 @@ func (b *Bot) afterAck(ctx context.Context, in *interaction, reply *bots.Reply, 
 	}
 	save, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	at := bots.Posted{Spot: bots.Spot{Channel: in.ChannelID}, ID: p.ID}
+	at := bots.Posted{Spot: in.spot(), ID: p.ID}
 	if err := delivery.SaveStatus(save, b.store, reply.Job, at); err != nil {
 		b.log.Warn("progress will not be shown", "job", reply.Job, "err", err)
 	}
@@ -269,6 +286,9 @@ func (b *Bot) serveSlow(ctx, quick context.Context, in *interaction, c bots.Comm
 func (b *Bot) fill(c *bots.Command, in *interaction) (modal any, err error) {
 	switch in.Type {
 	case typeComponent:
+		if in.Data.CustomID == menuID && len(in.Data.Values) == 1 {
+			return nil, bots.ParseButton(in.Data.Values[0], c)
+		}
 		return nil, bots.ParseButton(in.Data.CustomID, c)
 	case typeModal:
 		return nil, fillModal(c, in)

@@ -33,7 +33,7 @@ func TestWords(t *testing.T) {
 		"a greeenade":            "weapons",
 		"a ceramic coffee mug":   "",
 	} {
-		if got, hit := w.Match(text); got != class || hit != (class != "") {
+		if got, _, hit := w.Match(text); got != class || hit != (class != "") {
 			t.Errorf("Match(%q) = %q, %v; want %q", text, got, hit, class)
 		}
 	}
@@ -43,7 +43,7 @@ func TestWords(t *testing.T) {
 	if err := w.Refresh(time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, hit := w.Match("a teapot"); !hit {
+	if _, _, hit := w.Match("a teapot"); !hit {
 		t.Error("the changed list is not in force")
 	}
 	if err := os.WriteFile(path, []byte("/(/\n"), 0o600); err != nil {
@@ -52,7 +52,7 @@ func TestWords(t *testing.T) {
 	if err := w.Refresh(time.Now().Add(2 * time.Hour)); err == nil || !strings.Contains(err.Error(), "line 1") {
 		t.Errorf("a broken list: %v", err)
 	}
-	if _, hit := w.Match("a teapot"); !hit {
+	if _, _, hit := w.Match("a teapot"); !hit {
 		t.Error("a broken file ended the old list")
 	}
 }

@@ -18,7 +18,8 @@ import (
 // Words is a list of what prompts may not hold, read from a file that may
 // change while the program runs. A line is a word or phrase, or a regular
 // expression between slashes; "[name]" begins a class of rules, which is all
-// that a refusal tells; "#" begins a comment.
+// that a refusal tells; "[adult: name]" begins one that does not hold in places
+// meant for adults; "#" begins a comment.
 //
 // Matching is on a folded copy: NFKC, case folded, letters of other scripts and
 // digits that look like Latin letters replaced, accents removed. Words match
@@ -34,6 +35,7 @@ type Words struct {
 
 type rule struct {
 	class string
+	adult bool
 	re    *regexp.Regexp
 }
 
@@ -85,45 +87,51 @@ func (w *Words) Refresh(now time.Time) error {
 	return w.read()
 }
 
-// Match returns the class of the first rule that the text breaks.
-func (w *Words) Match(text string) (class string, hit bool) {
+// Match returns the class of the first rule that the text breaks, one that
+// holds everywhere before one of the adult classes.
+func (w *Words) Match(text string) (class string, adult, hit bool) {
 	w.mu.Lock()
 	rules := w.all
 	w.mu.Unlock()
 	if len(rules) == 0 {
-		return "", false
+		return "", false, false
 	}
 	folded := fold(text)
 	for _, r := range rules {
-		if r.re.MatchString(folded) {
-			return r.class, true
+		if hit && r.adult || !r.re.MatchString(folded) {
+			continue
+		}
+		class, adult, hit = r.class, r.adult, true
+		if !adult {
+			break
 		}
 	}
-	return "", false
+	return class, adult, hit
 }
 
 func readRules(r io.Reader) ([]rule, error) {
 	var rules []rule
-	class := "blocked words"
+	class, adult := "blocked words", false
 	in := bufio.NewScanner(r)
 	for n := 1; in.Scan(); n++ {
 		line := strings.TrimSpace(strings.TrimPrefix(in.Text(), "\ufeff"))
 		switch {
 		case line == "" || line[0] == '#':
 		case line[0] == '[' && line[len(line)-1] == ']':
-			class = strings.TrimSpace(line[1 : len(line)-1])
+			class, adult = strings.CutPrefix(strings.TrimSpace(line[1:len(line)-1]), "adult:")
+			class = strings.TrimSpace(class)
 		case len(line) > 2 && line[0] == '/' && line[len(line)-1] == '/':
 			re, err := regexp.Compile(line[1 : len(line)-1])
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
-			rules = append(rules, rule{class, re})
+			rules = append(rules, rule{class, adult, re})
 		default:
 			re, err := regexp.Compile(wordPattern(fold(line)))
 			if err != nil {
 				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
-			rules = append(rules, rule{class, re})
+			rules = append(rules, rule{class, adult, re})
 		}
 	}
 	return rules, in.Err()

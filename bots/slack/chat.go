@@ -91,10 +91,16 @@ func build(m *bots.Message, images []image) []api.Block {
 			e.Style = api.StyleDanger
 		}
 		if b.Confirm != "" {
-			plain := func(s string) *api.TextBlockObject { return api.NewTextBlockObject(api.PlainTextType, s, false, false) }
 			e.Confirm = api.NewConfirmationBlockObject(plain(bots.Cut(b.Label, 100)), plain(bots.Cut(b.Confirm, 300)), plain(bots.Cut(b.Label, 30)), plain("✕"))
 		}
 		row = append(row, e)
+	}
+	if m.Menu != nil && len(row) < maxInRow {
+		var list []*api.OptionBlockObject
+		for _, o := range m.Menu.Options {
+			list = append(list, api.NewOptionBlockObject(o.ID, plain(bots.Cut(o.Label, maxLabel)), nil))
+		}
+		row = append(row, api.NewOptionsSelectBlockElement(api.OptTypeStatic, plain(bots.Cut(m.Menu.Label, 150)), "menu", list...))
 	}
 	if row != nil {
 		blocks = append(blocks, api.NewActionBlock("a"+tag, row...))
@@ -130,16 +136,43 @@ func (b *Bot) Post(ctx context.Context, to bots.Spot, m bots.Message, nonce stri
 			images = nil
 			continue
 		}
+		if err != nil {
+			return bots.Posted{}, b.classify("post a message", "chat.postMessage", err)
+		}
 		to.Channel = channel
-		return bots.Posted{Spot: to, ID: ts}, b.classify("post a message", "chat.postMessage", err)
+		b.enclose(ctx, to, ts, m.Files)
+		return bots.Posted{Spot: to, ID: ts}, nil
 	}
 }
 
-// Edit replaces a message. New pictures come as a reply in its thread: they
-// would be lost with the next edit, which sends all blocks again.
+// enclose shares those files of a message that are no pictures, in its thread.
+// The message stands: what cannot be shared is only logged.
+func (b *Bot) enclose(ctx context.Context, to bots.Spot, ts string, files []bots.File) {
+	thread := to.Thread
+	if thread == "" {
+		thread = ts
+	}
+	for _, f := range files {
+		if f.Picture() {
+			continue
+		}
+		data, err := f.Read(ctx)
+		if err == nil && len(data) > 0 {
+			_, err = b.api.UploadFileContext(ctx, api.UploadFileParameters{
+				Reader: bytes.NewReader(data), Filename: f.Name, FileSize: len(data), Title: f.Name, Channel: to.Channel, ThreadTimestamp: thread})
+		}
+		if err != nil {
+			b.log.Warn("a file could not be shared", "name", f.Name, "err", err)
+		}
+	}
+}
+
+// Edit replaces a message. New pictures come as a reply in its thread, and the
+// message itself stays as it is: they would be lost with the next edit, which
+// sends all blocks again, and edits are few.
 func (b *Bot) Edit(ctx context.Context, p bots.Posted, m bots.Message) error {
-	_, _, _, err := b.api.UpdateMessageContext(ctx, p.Channel, p.ID, options(&m, nil)...)
-	if err != nil || len(m.Files) == 0 {
+	if len(m.Files) == 0 {
+		_, _, _, err := b.api.UpdateMessageContext(ctx, p.Channel, p.ID, options(&m, nil)...)
 		return b.classify("edit a message", "chat.update", err)
 	}
 	images := b.upload(ctx, m.Files)
@@ -147,7 +180,7 @@ func (b *Bot) Edit(ctx context.Context, p bots.Posted, m bots.Message) error {
 		return nil
 	}
 	show := bots.Message{Text: images[0].alt}
-	_, _, err = b.api.PostMessageContext(ctx, p.Channel, append(options(&show, images), api.MsgOptionTS(p.ID))...)
+	_, _, err := b.api.PostMessageContext(ctx, p.Channel, append(options(&show, images), api.MsgOptionTS(p.ID))...)
 	return b.classify("post pictures", "chat.postMessage", err)
 }
 
@@ -197,11 +230,27 @@ func (b *Bot) Find(ctx context.Context, in bots.Spot, nonce string, since time.T
 // image is an uploaded picture.
 type image struct{ id, alt string }
 
+// Uploads are three calls of tier 4 (100 a minute) and at least one look at
+// the file. They are not worth waiting for: beyond these rates a message goes
+// without its pictures.
+const (
+	uploadRate  = 1.2 // a second
+	uploadBurst = 15
+)
+
 // upload brings pictures to Slack and waits until it knows their type: before
-// that, blocks that show them are refused. What fails is left out.
+// that, blocks that show them are refused. What fails is left out, and the
+// second picture of a message makes way for the first ones of others.
 func (b *Bot) upload(ctx context.Context, files []bots.File) []image {
 	var out []image
 	for _, f := range files {
+		switch {
+		case !f.Picture() || f.Spoiler: // Slack cannot cover it
+			continue
+		case len(out) > 0 && b.uploads.Tokens() < uploadBurst/2 || !b.uploads.Allow():
+			b.log.Debug("a preview is left out: too many at once", "name", f.Name)
+			continue
+		}
 		data, err := f.Read(ctx)
 		if err == nil && len(data) > 0 {
 			alt := bots.Cut(bots.PlainText.Encode(f.Alt), maxAlt)
@@ -222,18 +271,22 @@ func (b *Bot) upload(ctx context.Context, files []bots.File) []image {
 	return out
 }
 
+// processed waits until Slack knows the type of a file.
 func (b *Bot) processed(ctx context.Context, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		info, _, _, err := b.api.GetFileInfoContext(ctx, file, 0, 0)
-		if err != nil || info.Mimetype != "" {
-			return err
-		}
+	for pause := 400 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause):
+		}
+		if err := b.looks.Wait(ctx); err != nil {
+			return err
+		}
+		info, _, _, err := b.api.GetFileInfoContext(ctx, file, 0, 0)
+		if err != nil || info.Mimetype != "" {
+			return err
 		}
 	}
 }
@@ -276,7 +329,7 @@ func (b *Bot) classify(doing, method string, err error) error {
 // Buckets names the limits that an operation counts towards.
 func (b *Bot) Buckets(k delivery.Kind, channel string) []string {
 	switch k {
-	case delivery.PostMessage:
+	case delivery.PostMessage, delivery.ShowViews: // which are posted in the thread
 		return []string{"post/" + channel, "chat.postMessage"}
 	case delivery.EditMessage:
 		return []string{"chat.update"}

@@ -3,6 +3,7 @@ package slack
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 
 	api "github.com/slack-go/slack"
@@ -13,7 +14,10 @@ import (
 // Check looks at tokens, scopes and channels with calls that change nothing.
 func (b *Bot) Check(ctx context.Context, opsChannel string) []bots.Finding {
 	var out []bots.Finding
-	who, err := b.api.AuthTestContext(ctx)
+	granted := ""
+	client := api.New(b.config.BotToken, api.OptionAPIURL(b.config.APIURL), api.OptionHTTPClient(b.client),
+		api.OptionOnResponseHeaders(func(_ string, h http.Header) { granted = h.Get("X-OAuth-Scopes") }))
+	who, err := client.AuthTestContext(ctx)
 	switch code := errorCode(err); {
 	case fatal[code]:
 		return append(out, bots.Finding{Text: "Slack refuses the bot token (" + code + "): install the app again and set slack.bot_token (xoxb-…)."})
@@ -33,10 +37,7 @@ func (b *Bot) Check(ctx context.Context, opsChannel string) []bots.Finding {
 	} else {
 		out = append(out, bots.Finding{OK: true, Text: "Socket Mode opens."})
 	}
-	_, _, _, err = b.api.GetFileInfoContext(ctx, "F0000000000", 0, 0)
-	out = append(out, scopeFinding("files:read", "previews and prompt files", err))
-	_, err = b.api.GetUserInfoContext(ctx, who.UserID)
-	out = append(out, scopeFinding("users:read", "answers in people's language", err))
+	out = append(out, scopeFinding(granted))
 	if opsChannel == "" {
 		return append(out, bots.Finding{OK: true, Text: "No channel for alerts is set (slack.ops_channel)."})
 	}
@@ -52,11 +53,31 @@ func (b *Bot) Check(ctx context.Context, opsChannel string) []bots.Finding {
 	return out
 }
 
-func scopeFinding(scope, what string, err error) bots.Finding {
-	if errorCode(err) == "missing_scope" {
-		return bots.Finding{Text: fmt.Sprintf("The scope %s is missing, so there are no %s: update the app from the manifest and install it again.", scope, what)}
+// scopes are those of the manifest, with what is lost without them.
+var scopes = []struct{ name, lost string }{
+	{"commands", "the slash command"}, {"chat:write", "messages"}, {"files:write", "previews"},
+	{"files:read", "previews and prompt files"}, {"im:write", "results as direct messages"}, {"users:read", "answers in people's language"},
+	// To look for a message before it is sent again after a crash.
+	{"channels:history", "the look for a message before it is sent again"}, {"groups:history", "the same in private channels"},
+	{"im:history", "the same in direct messages"},
+}
+
+// scopeFinding compares what Slack says that it granted with the manifest.
+func scopeFinding(granted string) bots.Finding {
+	have := map[string]bool{}
+	for s := range strings.SplitSeq(granted, ",") {
+		have[strings.TrimSpace(s)] = true
 	}
-	return bots.Finding{OK: true, Text: "The scope " + scope + " is granted."}
+	var missing []string
+	for _, s := range scopes {
+		if !have[s.name] {
+			missing = append(missing, s.name+" ("+s.lost+")")
+		}
+	}
+	if missing == nil {
+		return bots.Finding{OK: true, Text: "All scopes of the manifest are granted."}
+	}
+	return bots.Finding{Text: "These scopes are missing: " + strings.Join(missing, ", ") + ". Update the app from the manifest and install it again."}
 }
 
 // Manifest is the definition of the app, for "Create an app from a manifest".
@@ -77,6 +98,10 @@ func Manifest(command, endpoint string) map[string]any {
 		slash["url"] = endpoint
 		settings["interactivity"] = map[string]any{"is_enabled": true, "request_url": endpoint}
 	}
+	var names []string
+	for _, s := range scopes {
+		names = append(names, s.name)
+	}
 	return map[string]any{
 		"display_information": map[string]any{
 			"name": strings.TrimPrefix(command, "/"), "description": "Text to four views to a textured 3D mesh", "background_color": "#1f2430",
@@ -85,11 +110,7 @@ func Manifest(command, endpoint string) map[string]any {
 			"bot_user":       map[string]any{"display_name": strings.TrimPrefix(command, "/"), "always_online": true},
 			"slash_commands": []any{slash},
 		},
-		"oauth_config": map[string]any{"scopes": map[string]any{"bot": []string{
-			"commands", "chat:write", "files:write", "files:read", "im:write", "users:read",
-			// To look for a message before it is sent again after a crash.
-			"channels:history", "groups:history", "im:history",
-		}}},
-		"settings": settings,
+		"oauth_config": map[string]any{"scopes": map[string]any{"bot": names}},
+		"settings":     settings,
 	}
 }

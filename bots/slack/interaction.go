@@ -191,11 +191,15 @@ func (b *Bot) click(ctx context.Context, in *api.InteractionCallback) {
 		return
 	}
 	a := in.ActionCallback.BlockActions[0]
-	if a.Value == "" {
+	id := a.Value
+	if a.SelectedOption.Value != "" {
+		id = a.SelectedOption.Value
+	}
+	if id == "" {
 		return // a link
 	}
 	c := b.command(ctx, in.User.ID, in.User.Name, in.Team.ID, in.Channel.ID, in.TriggerID)
-	if err := bots.ParseButton(a.Value, &c); err != nil {
+	if err := bots.ParseButton(id, &c); err != nil {
 		b.log.Warn("an unknown button was pressed", "user", c.From.User())
 		return
 	}

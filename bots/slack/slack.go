@@ -21,6 +21,7 @@ import (
 
 	api "github.com/slack-go/slack"
 	"github.com/slack-go/slack/socketmode"
+	"golang.org/x/time/rate"
 
 	"dreamcad/bots"
 	"dreamcad/bots/delivery"
@@ -66,6 +67,9 @@ type Bot struct {
 	api     *api.Client
 	out     *delivery.Outbound
 	meter   Meter
+	uploads *rate.Limiter // see uploadRate
+	looks   *rate.Limiter // at files
+	people  *rate.Limiter // whose language is asked for
 
 	mu     sync.Mutex
 	seen   recent
@@ -103,7 +107,8 @@ func New(c Config, service Service, state queue.State, log *slog.Logger) *Bot {
 	if c.Silent == 0 {
 		c.Silent = 30 * time.Second
 	}
-	b := &Bot{config: c, service: service, state: state, log: log.With("platform", "slack"), langs: map[string]string{}, asked: map[string]bool{}}
+	b := &Bot{config: c, service: service, state: state, log: log.With("platform", "slack"), langs: map[string]string{}, asked: map[string]bool{},
+		uploads: rate.NewLimiter(uploadRate, uploadBurst), looks: rate.NewLimiter(1.4, 12), people: rate.NewLimiter(1.4, 12)}
 	// slack-go's default client has no timeout.
 	b.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
@@ -296,13 +301,20 @@ func (r *recent) add(id string) bool {
 	return true
 }
 
+// knownPeople is how many people's languages are remembered.
+const knownPeople = 20_000
+
 // locale is the language of a person's client. It is asked for in the
 // background the first time, so that no command waits for it.
 func (b *Bot) locale(ctx context.Context, user string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l, ok := b.langs[user]; ok || b.asked[user] || len(b.asked) > 50_000 {
+	if l, ok := b.langs[user]; ok || b.asked[user] || !b.people.Allow() {
 		return l
+	}
+	if len(b.asked) >= knownPeople { // they are asked for again
+		clear(b.asked)
+		clear(b.langs)
 	}
 	b.asked[user] = true
 	b.work.Go(func() {
@@ -311,6 +323,11 @@ func (b *Bot) locale(ctx context.Context, user string) string {
 		info, err := b.api.GetUserInfoContext(ctx, user)
 		if err != nil {
 			b.log.Debug("a person's language is not known", "err", err)
+			if _, limited := errors.AsType[*api.RateLimitedError](err); limited {
+				b.mu.Lock()
+				delete(b.asked, user)
+				b.mu.Unlock()
+			}
 			return
 		}
 		b.mu.Lock()

@@ -99,7 +99,7 @@ func (*botRunCmd) Run(a *app) error {
 func newService(a *app, q queue.Queue, store storage.Store) (*bots.Service, error) {
 	l := a.config.Chat
 	return bots.New(bots.Config{
-		Keep: a.config.Storage.Keep,
+		Keep: a.config.Storage.Keep, Qualities: l.Qualities, AdultPlaces: l.AdultChannels,
 		Limits: limits.Config{
 			UserDay: l.UserDay, SpaceDay: l.SpaceDay, TotalDay: l.TotalDay, Cooldown: l.Cooldown,
 			UserLive: l.UserLive, SpaceLive: l.SpaceLive, TotalLive: l.TotalLive,
@@ -119,6 +119,7 @@ type chats struct {
 func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service, signer links.Signer, r prometheus.Registerer) *chats {
 	c := &chats{app: a}
 	renderer := &bots.Renderer{Results: results(a, store, signer), Next: service.Next}
+	service.Present(renderer)
 	metrics := delivery.NewMetrics(r)
 	cfg := delivery.Defaults()
 	if a.config.Chat.EditEvery > 0 {
@@ -249,24 +250,33 @@ func serveUntil(ctx context.Context, listen string, h http.Handler, listening ..
 }
 
 // results gives chat access to files: links through the console when it has a
-// public address, else presigned ones, else the console's own address.
+// public address, else presigned ones. Where the storage makes none there is no
+// address that works elsewhere, and messages carry the files themselves.
 func results(a *app, store storage.Store, signer links.Signer) bots.Results {
 	public := a.config.Web.PublicURL != ""
 	return bots.Results{
 		Link: func(ctx context.Context, job string, f queue.File) (string, time.Time) {
-			until := time.Now().Add(a.config.Storage.Keep)
 			if public {
+				until := time.Now().Add(a.config.Storage.Keep)
 				return signer.URL(job, f.Name, until), until
 			}
-			if m, err := storage.ReadManifest(ctx, store, job); err == nil {
-				week := time.Now().Add(storage.MaxLinkLife)
-				if url, err := store.Link(ctx, m.FileKey(f.Name), storage.MaxLinkLife); err == nil {
-					return url, week
-				}
+			m, err := storage.ReadManifest(ctx, store, job)
+			if err != nil {
+				return "", time.Time{}
 			}
-			return signer.URL(job, f.Name, until), until
+			until := time.Now().Add(storage.MaxLinkLife)
+			url, err := store.Link(ctx, m.FileKey(f.Name), storage.MaxLinkLife)
+			if err != nil {
+				return "", time.Time{}
+			}
+			return url, until
 		},
-		Page: func(job string) string { return strings.TrimSuffix(signer.Base, "/") + "/jobs/" + job },
+		Page: func(job string) string {
+			if !public {
+				return ""
+			}
+			return strings.TrimSuffix(signer.Base, "/") + "/jobs/" + job
+		},
 		Read: func(ctx context.Context, job, lease, name string, limit int64) ([]byte, error) {
 			return storage.ReadAll(ctx, store, storage.FileKey(job, lease, name), limit)
 		},

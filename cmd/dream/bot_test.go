@@ -161,7 +161,7 @@ func TestBotCheckAndManifest(t *testing.T) {
 	d.Revoke()
 	s.DropScope("files:read")
 	out, err = check()
-	if err == nil || !strings.Contains(out, "Discord refuses the bot token") || !strings.Contains(out, "files:read is missing") {
+	if err == nil || !strings.Contains(out, "Discord refuses the bot token") || !strings.Contains(out, "scopes are missing: files:read") {
 		t.Errorf("check of a dead token: %v\n%s", err, out)
 	}
 	manifest, err := exec.Command("dream", "bot", "manifest").Output()

@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"dreamcad/ops/rules"
+	"dreamcad/queue"
 )
 
 // secret is a setting that is never printed.
@@ -81,18 +82,20 @@ type webSettings struct {
 }
 
 type chatSettings struct {
-	Listen    string        `yaml:"listen" env:"LISTEN" help:"Address for signed requests of the platforms (/discord, /slack); empty: gateway and Socket Mode only."`
-	UserDay   int           `yaml:"user_day" env:"USER_DAY" help:"Jobs a user may start in a day; 0: no limit."`
-	SpaceDay  int           `yaml:"space_day" env:"SPACE_DAY" help:"Jobs a server or workspace may start in a day; 0: no limit."`
-	TotalDay  int           `yaml:"total_day" env:"TOTAL_DAY" help:"Jobs in a day in all; 0: no limit."`
-	UserLive  int           `yaml:"user_live" env:"USER_LIVE" help:"Jobs of a user that may wait or run at a time; 0: only the queue's own limit."`
-	SpaceLive int           `yaml:"space_live" env:"SPACE_LIVE" help:"The same for a server or workspace; 0: no limit."`
-	TotalLive int           `yaml:"total_live" env:"TOTAL_LIVE" help:"The same in all; 0: only the queue's own limit."`
-	Cooldown  time.Duration `yaml:"cooldown" env:"COOLDOWN" help:"Time between two jobs of a user; 0: none."`
-	EditEvery time.Duration `yaml:"edit_every" env:"EDIT_EVERY" help:"Least time between two edits of a progress message; 0: 5s."`
-	Admins    []string      `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`
-	Ingest    []string      `yaml:"ingest" env:"INGEST" help:"Who may send prompt files, besides admins; same form."`
-	BlockFile string        `yaml:"block_file" env:"BLOCK_FILE" help:"File of words and /patterns/ that prompts may not hold; read again when it changes."`
+	Listen        string          `yaml:"listen" env:"LISTEN" help:"Address for signed requests of the platforms (/discord, /slack); empty: gateway and Socket Mode only."`
+	UserDay       int             `yaml:"user_day" env:"USER_DAY" help:"Jobs a user may start in a day; 0: no limit."`
+	SpaceDay      int             `yaml:"space_day" env:"SPACE_DAY" help:"Jobs a server or workspace may start in a day; 0: no limit."`
+	TotalDay      int             `yaml:"total_day" env:"TOTAL_DAY" help:"Jobs in a day in all; 0: no limit."`
+	UserLive      int             `yaml:"user_live" env:"USER_LIVE" help:"Jobs of a user that may wait or run at a time; 0: only the queue's own limit."`
+	SpaceLive     int             `yaml:"space_live" env:"SPACE_LIVE" help:"The same for a server or workspace; 0: no limit."`
+	TotalLive     int             `yaml:"total_live" env:"TOTAL_LIVE" help:"The same in all; 0: only the queue's own limit."`
+	Cooldown      time.Duration   `yaml:"cooldown" env:"COOLDOWN" help:"Time between two jobs of a user; 0: none."`
+	EditEvery     time.Duration   `yaml:"edit_every" env:"EDIT_EVERY" help:"Least time between two edits of a progress message; 0: 5s."`
+	Admins        []string        `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`
+	Ingest        []string        `yaml:"ingest" env:"INGEST" help:"Who may send prompt files, besides admins; same form."`
+	Qualities     []queue.Quality `yaml:"qualities" env:"QUALITIES" help:"Qualities that are offered, in rising order, of draft, standard, high; empty: draft. Workers must be able to make them."`
+	AdultChannels []string        `yaml:"adult_channels" env:"ADULT_CHANNELS" help:"Channels (platform:id) in which the adult classes of the block list do not hold; age-restricted: all that Discord marks so."`
+	BlockFile     string          `yaml:"block_file" env:"BLOCK_FILE" help:"File of words and /patterns/ that prompts may not hold; read again when it changes."`
 }
 
 type discordSettings struct {

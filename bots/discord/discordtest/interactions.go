@@ -98,7 +98,7 @@ func (s *Server) begin(p Person, kind int, data map[string]any) *Interaction {
 	}
 	v := map[string]any{
 		"id": id, "application_id": s.AppID, "type": kind, "token": in.Token, "version": 1,
-		"channel_id": ch.ID, "channel": map[string]any{"id": ch.ID, "type": 0, "name": "test"}, "locale": locale, "app_permissions": perms,
+		"channel_id": ch.ID, "channel": ch.view(), "locale": locale, "app_permissions": perms,
 		"entitlements": []any{}, "attachment_size_limit": MaxFile,
 		"authorizing_integration_owners": map[string]string{"0": ch.Guild},
 	}
@@ -188,6 +188,15 @@ func (s *Server) Click(p Person, m Message, customID string) *Interaction {
 	if ch := s.channels[m.Channel]; ch != nil {
 		in.source = ch.find(m.ID)
 	}
+	in.payload["message"] = s.messageView(&m)
+	s.mu.Unlock()
+	return s.send(in)
+}
+
+// Pick lets a person choose from a select menu of a message.
+func (s *Server) Pick(p Person, m Message, customID, value string) *Interaction {
+	in := s.begin(p, typeComponent, map[string]any{"custom_id": customID, "component_type": typeSelect, "values": []string{value}})
+	s.mu.Lock()
 	in.payload["message"] = s.messageView(&m)
 	s.mu.Unlock()
 	return s.send(in)

@@ -16,13 +16,16 @@ type Channel struct {
 	ID       string
 	Guild    string // "" is a direct message
 	User     string // whom a direct message is with
-	Thread   bool
+	Parent   string // of a thread: the channel that it belongs to
+	Adult    bool   // age-restricted
 	Archived bool
 	Closed   bool // VIEW_CHANNEL is missing: 50001
 	Mute     bool // SEND_MESSAGES is missing: 50013
 	Gone     bool // deleted: 10003
 	Filter   func(content string) bool
 	messages []*Message
+
+	overwrites []overwrite
 }
 
 // Message is a message as the server keeps it.
@@ -72,12 +75,37 @@ func (s *Server) AddChannel(guild string) *Channel {
 	return c
 }
 
+// AddThread makes a thread of a channel.
+func (s *Server) AddThread(parent string) *Channel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Channel{ID: s.id(), Guild: s.channels[parent].Guild, Parent: parent}
+	s.channels[c.ID] = c
+	return c
+}
+
 // Change edits a channel under the server's lock.
 func (s *Server) Change(id string, f func(*Channel)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s.channels[id])
 	s.touch()
+}
+
+// overwrite is a permission overwrite of a channel.
+type overwrite struct {
+	ID    string `json:"id"`
+	Type  int    `json:"type"` // 0 role, 1 member
+	Allow string `json:"allow"`
+	Deny  string `json:"deny"`
+}
+
+// Deny takes permissions from everybody in a channel.
+func (s *Server) Deny(id string, permissions uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.channels[id]
+	c.overwrites = append(c.overwrites, overwrite{ID: c.Guild, Allow: "0", Deny: strconv.FormatUint(permissions, 10)})
 }
 
 // RefuseDirect makes a user refuse direct messages.
@@ -118,6 +146,21 @@ func (s *Server) DeleteMessage(channel, id string) {
 		m.Deleted = true
 	}
 	s.touch()
+}
+
+func (c *Channel) view() map[string]any {
+	v := map[string]any{"id": c.ID, "type": 0, "name": "test", "nsfw": c.Adult}
+	switch {
+	case c.Parent != "":
+		v["type"], v["parent_id"] = 11, c.Parent
+	case c.Guild == "":
+		v["type"] = 1
+	}
+	if c.Guild != "" {
+		v["guild_id"] = c.Guild
+		v["permission_overwrites"] = append([]overwrite{}, c.overwrites...)
+	}
+	return v
 }
 
 func (c *Channel) find(id string) *Message {
@@ -177,7 +220,7 @@ func (s *Server) channelCall(c *call) (int, any, *apiError) {
 		return 0, nil, failure(http.StatusForbidden, 50001, "Missing Access")
 	}
 	if len(c.path) == 2 && c.method == "GET" {
-		return 200, map[string]any{"id": ch.ID, "type": 0, "guild_id": ch.Guild, "name": "test"}, nil
+		return 200, ch.view(), nil
 	}
 	if len(c.path) < 3 || c.path[2] != "messages" {
 		return 0, nil, failure(http.StatusNotFound, 0, "404: Not Found")

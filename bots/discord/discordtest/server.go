@@ -459,6 +459,10 @@ func (s *Server) route(c *call) (int, any, *apiError) {
 		return 200, s.commandList(), nil
 	case is("PUT", "applications", "*", "commands"):
 		return s.overwriteCommands(c)
+	case is("GET", "guilds", "*", "roles"):
+		return 200, []any{map[string]any{"id": p[1], "name": "@everyone", "permissions": enough}}, nil
+	case is("GET", "guilds", "*", "members", "*"):
+		return 200, map[string]any{"user": s.botUser(), "roles": []string{}}, nil
 	case len(p) >= 2 && p[0] == "channels":
 		return s.channelCall(c)
 	}

@@ -3,7 +3,9 @@ package discordtest
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -189,6 +191,8 @@ func (c *checker) element(at string, x component, inRow int) {
 			c.length(at+".url", x.URL, 1, 512)
 			if !strings.HasPrefix(x.URL, "https://") && !strings.HasPrefix(x.URL, "http://") && !strings.HasPrefix(x.URL, "discord://") {
 				c.add(at+".url", "URL_TYPE_INVALID_SCHEME", "Scheme must be one of ('http', 'https', 'discord').")
+			} else if !reachable(x.URL) {
+				c.add(at+".url", "URL_TYPE_INVALID_URL", "Not a well formed URL.")
 			}
 			if x.CustomID != "" {
 				c.add(at, "BUTTON_COMPONENT_CUSTOM_ID_AND_URL_MUTUALLY_EXCLUSIVE", "A custom id and url cannot both be specified")
@@ -221,6 +225,19 @@ func (c *checker) element(at string, x component, inRow int) {
 	default:
 		c.add(at+".type", "BASE_TYPE_CHOICES", "Value of field \"type\" must be one of the known component types.")
 	}
+}
+
+// reachable is stricter than Discord, which refuses host names without a dot: a
+// button that leads to a loopback or private address is a mistake too.
+func reachable(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil {
+		return !ip.IsLoopback() && !ip.IsPrivate() && !ip.IsUnspecified()
+	}
+	return strings.Contains(u.Hostname(), ".") || u.Scheme == "discord"
 }
 
 // commandName is the pattern of command and option names; a name must also be

@@ -3,6 +3,8 @@ package slacktest
 import (
 	"encoding/json"
 	"io"
+	"mime"
+	"mime/multipart"
 	"net/http"
 	"regexp"
 	"slices"
@@ -31,6 +33,7 @@ type Message struct {
 	Metadata  json.RawMessage
 	Edits     int
 	Ephemeral string // for this user alone
+	File      string // shared by this message
 	Unfurl    bool
 	Pinged    []string // users notified by the creation
 	Everyone  bool     // channel, here or everyone
@@ -311,7 +314,13 @@ func (s *Server) beginUpload(c *call) (map[string]any, error) {
 }
 
 func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request) {
-	data, err := io.ReadAll(io.LimitReader(r.Body, 64<<20))
+	var body io.Reader = r.Body
+	if media, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == "multipart/form-data" {
+		if p, err := multipart.NewReader(r.Body, params["boundary"]).NextPart(); err == nil {
+			body = p
+		}
+	}
+	data, err := io.ReadAll(io.LimitReader(body, 64<<20))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files[s.uploads[r.URL.Path]]
@@ -336,7 +345,32 @@ func (s *Server) completeUpload(c *call) (map[string]any, error) {
 		f.Complete, f.ReadyAt = true, s.now().Add(processing)
 		out = append(out, map[string]any{"id": f.ID, "title": l.Title})
 	}
+	if id := c.str("channel_id"); id != "" {
+		if err := s.share(id, c.str("thread_ts"), list[0].ID); err != nil {
+			return nil, err
+		}
+	}
 	return map[string]any{"files": out}, nil
+}
+
+// share shows a file in a channel, as a message of its own.
+func (s *Server) share(channel, thread, file string) error {
+	ch, err := s.place(channel)
+	if err != nil {
+		return err
+	}
+	ch.messages = append(ch.messages, &Message{Channel: ch.ID, TS: s.ts(), Thread: thread, File: file, Created: s.now()})
+	return nil
+}
+
+// File returns an uploaded file.
+func (s *Server) File(id string) File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.files[id]; f != nil {
+		return *f
+	}
+	return File{}
 }
 
 func (s *Server) fileInfo(c *call) (map[string]any, error) {

@@ -37,7 +37,11 @@ type element struct {
 	UserID   string          `json:"user_id"`
 	Range    string          `json:"range"`
 	Elements []element       `json:"elements"`
-	Confirm  *struct {
+	Options  []struct {
+		Text  textObject
+		Value string
+	} `json:"options"`
+	Confirm *struct {
 		Title, Text, Confirm, Deny textObject
 	} `json:"confirm"`
 }
@@ -176,6 +180,16 @@ func checkButtons(list []element) error {
 		if e.Type == "button" {
 			if err := json.Unmarshal(e.Text, &text); err != nil || text.Type != "plain_text" || text.Text == "" || utf8.RuneCountInString(text.Text) > 75 {
 				return bad
+			}
+		}
+		if e.Type == "static_select" {
+			if len(e.Options) == 0 || len(e.Options) > 100 {
+				return bad
+			}
+			for _, o := range e.Options {
+				if o.Text.Type != "plain_text" || o.Text.Text == "" || utf8.RuneCountInString(o.Text.Text) > 75 || len(o.Value) > 150 {
+					return bad
+				}
 			}
 		}
 		if seen[e.ActionID] && e.ActionID != "" || len(e.ActionID) > 255 || len(e.Value) > 2000 || len(e.URL) > 3000 {

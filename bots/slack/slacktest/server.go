@@ -16,12 +16,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -374,7 +376,7 @@ func (s *Server) answer(c *call) (status int, header map[string]string, answer a
 		out = map[string]any{}
 	}
 	out["ok"] = true
-	return http.StatusOK, nil, out
+	return http.StatusOK, map[string]string{"X-OAuth-Scopes": strings.Join(slices.Sorted(maps.Keys(s.scopes)), ",")}, out
 }
 
 func (s *Server) faulty(f *Fault) (int, map[string]string, any) {

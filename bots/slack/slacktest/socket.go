@@ -256,13 +256,24 @@ func (s *Server) Command(user, channel, text string) *Interaction {
 
 // Click lets a person press a button of a message, by its value.
 func (s *Server) Click(user string, m Message, value string) *Interaction {
+	return s.act(user, m, map[string]any{"type": "button", "action_id": "b0", "value": value, "text": map[string]any{"type": "plain_text", "text": "x"}})
+}
+
+// Pick lets a person choose from a select menu of a message.
+func (s *Server) Pick(user string, m Message, value string) *Interaction {
+	return s.act(user, m, map[string]any{"type": "static_select", "action_id": "menu",
+		"selected_option": map[string]any{"value": value, "text": map[string]any{"type": "plain_text", "text": "x"}}})
+}
+
+func (s *Server) act(user string, m Message, action map[string]any) *Interaction {
 	s.mu.Lock()
+	action["block_id"], action["action_ts"] = "x", s.ts()
 	in := s.begin("interactive", user, m.Channel)
 	in.payload = map[string]any{
 		"type": "block_actions", "user": map[string]any{"id": user, "username": "person", "team_id": s.TeamID}, "team": map[string]any{"id": s.TeamID, "domain": "test"},
 		"api_app_id": s.AppID, "trigger_id": in.ID, "response_url": s.responseURL(in), "channel": map[string]any{"id": m.Channel, "name": "general"},
 		"container": map[string]any{"type": "message", "message_ts": m.TS, "channel_id": m.Channel}, "message": view(&m),
-		"actions": []any{map[string]any{"action_id": "b0", "block_id": "x", "type": "button", "value": value, "action_ts": s.ts(), "text": map[string]any{"type": "plain_text", "text": "x"}}},
+		"actions": []any{action},
 	}
 	s.mu.Unlock()
 	s.deliver(in)

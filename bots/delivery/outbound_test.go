@@ -1,0 +1,148 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dreamcad/bots"
+)
+
+// limited is a platform with 45 edits and 300 posts a minute in all, and one
+// post a second and channel, as Slack has them.
+type limited struct{}
+
+func (limited) Buckets(k Kind, channel string) []string {
+	if k == PostMessage {
+		return []string{"post/" + channel, "posts"}
+	}
+	return []string{"edits"}
+}
+
+func (limited) Rate(bucket string) (float64, int) {
+	switch bucket {
+	case "edits":
+		return 0.75, 5
+	case "posts":
+		return 5, 5
+	}
+	return 1, 2
+}
+
+// 200 jobs with 5,000 progress events a minute: no limit is passed, and results
+// go ahead of all progress. Time is simulated.
+func TestLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOutbound(limited{}, 8)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { o.Run(ctx) })
+		var mu sync.Mutex
+		var edits, posts []time.Time
+		record := func(list *[]time.Time) func(context.Context) error {
+			return func(context.Context) error {
+				time.Sleep(150 * time.Millisecond) // an answer's time
+				mu.Lock()
+				defer mu.Unlock()
+				*list = append(*list, time.Now())
+				return nil
+			}
+		}
+		var worst atomic.Int64
+		begin := time.Now()
+		for i := range 5000 {
+			time.Sleep(time.Minute / 5000)
+			o.Latest(fmt.Sprintf("status/%d", i%200), Progress, limited{}.Buckets(EditMessage, ""), time.Time{}, record(&edits), nil)
+			if i%25 == 0 { // a job ends, each in one of 200 channels
+				asked := time.Now()
+				run.Go(func() {
+					if err := o.Send(ctx, Result, limited{}.Buckets(PostMessage, fmt.Sprint(i/25)), record(&posts)); err != nil {
+						t.Error(err)
+					}
+					for d := int64(time.Since(asked)); ; {
+						old := worst.Load()
+						if d <= old || worst.CompareAndSwap(old, d) {
+							return
+						}
+					}
+				})
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if n := o.Waiting(); n > 200 {
+			t.Errorf("%d operations wait", n)
+		}
+		stop()
+		run.Wait()
+		if w := time.Duration(worst.Load()); w > 5*time.Second {
+			t.Errorf("a result was delayed by %v", w)
+		}
+		if len(posts) != 200 {
+			t.Errorf("%d of 200 results", len(posts))
+		}
+		for i := range edits { // no minute with more edits than the limit
+			n, _ := slices.BinarySearchFunc(edits, edits[i].Add(time.Minute), time.Time.Compare)
+			if n-i > 50 {
+				t.Errorf("%d edits within a minute from %v", n-i, edits[i].Sub(begin))
+				break
+			}
+		}
+		t.Logf("%d edits, %d results, the slowest after %v", len(edits), len(posts), time.Duration(worst.Load()))
+	})
+}
+
+// Alerts go first, a limit that is hit is waited for, a newer progress replaces
+// the older. Time is simulated.
+func TestOutboundOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOutbound(free{}, 1)
+		var mu sync.Mutex
+		var order []string
+		note := func(s string) func(context.Context) error {
+			return func(context.Context) error { mu.Lock(); defer mu.Unlock(); order = append(order, s); return nil }
+		}
+		o.Latest("k", Progress, []string{"a"}, time.Time{}, note("old"), nil)
+		o.Latest("k", Progress, []string{"a"}, time.Time{}, note("new"), nil)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		for _, p := range []Priority{Result, Alert} {
+			run.Go(func() { _ = o.Send(ctx, p, []string{"a"}, note(fmt.Sprint(p))) })
+		}
+		var tries atomic.Int32
+		run.Go(func() {
+			err := o.Send(ctx, Result, []string{"slow"}, func(context.Context) error {
+				if tries.Add(1) == 1 {
+					return &bots.ChatError{Trouble: bots.TroubleLimited, RetryAfter: time.Minute, Err: errors.New("429")}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		began := time.Now()
+		run.Go(func() { o.Run(ctx) })
+		time.Sleep(30 * time.Second)
+		mu.Lock()
+		if !slices.Equal(order, []string{fmt.Sprint(Alert), fmt.Sprint(Result), "new"}) {
+			t.Errorf("order %v", order)
+		}
+		mu.Unlock()
+		if n := tries.Load(); n != 1 {
+			t.Errorf("%d tries before the limit ended", n)
+		}
+		time.Sleep(31 * time.Second)
+		if n := tries.Load(); n != 2 {
+			t.Errorf("%d tries %v after the refusal", n, time.Since(began))
+		}
+		stop()
+		run.Wait()
+	})
+}

@@ -1,0 +1,171 @@
+package discord
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dreamcad/bots/discord/discordtest"
+	"dreamcad/queue"
+)
+
+func TestTwoBotsOnOneToken(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	second := w.newBot()
+	ctx, cancel := context.WithCancel(w.ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = second.Run(ctx) })
+	defer parts.Wait()
+	defer cancel()
+	time.Sleep(300 * time.Millisecond)
+	w.dream("42", "a mug")
+	if n := w.server.Connected(); n != 1 {
+		t.Errorf("%d sessions on one token", n)
+	}
+}
+
+func TestGatewayTrouble(t *testing.T) {
+	for name, trouble := range map[string]func(*discordtest.Server){
+		"op 7":    func(s *discordtest.Server) { s.AskReconnect() },
+		"dropped": func(s *discordtest.Server) { s.CloseGateway(0) },
+		"4000":    func(s *discordtest.Server) { s.CloseGateway(4000) },
+		"4007":    func(s *discordtest.Server) { s.CloseGateway(4007) },
+		"4009":    func(s *discordtest.Server) { s.CloseGateway(4009) },
+		"op 1":    func(s *discordtest.Server) { s.AskHeartbeat() },
+		"no hello": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{NoHello: true})
+			s.CloseGateway(0)
+			time.AfterFunc(3*time.Second, func() { s.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond}) })
+		},
+		"early op 7": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{ReconnectFirst: true})
+			s.CloseGateway(0)
+			time.AfterFunc(3*time.Second, func() { s.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond}) })
+		},
+		"invalid session": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{InvalidSession: true, Heartbeat: 200 * time.Millisecond})
+			s.CloseGateway(0)
+		},
+		"zombie": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{NoAck: true, Heartbeat: 200 * time.Millisecond})
+			s.CloseGateway(0)
+			time.AfterFunc(3*time.Second, func() { s.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond}) })
+		},
+		"duplicated dispatches": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{Duplicate: true, Heartbeat: 200 * time.Millisecond})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.server.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond})
+			w.start()
+			trouble(w.server)
+			// Interactions that arrive while it is away are replayed on resume
+			// or lost with the session; people try again.
+			var in *discordtest.Interaction
+			if !w.server.Wait(2*patience, func() bool {
+				if w.server.Connected() == 0 {
+					return false
+				}
+				in = w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
+				kind, _, _ := w.server.WaitAnswer(in, 2*time.Second)
+				return kind == 4
+			}) {
+				t.Fatalf("the bot does not come back; log:\n%s", w.log)
+			}
+			if name == "dropped" && w.server.Resumes() == 0 {
+				t.Error("the session was not resumed")
+			}
+			jobs, _ := w.q.List(w.ctx, queue.Filter{})
+			if name == "duplicated dispatches" && len(jobs) != 1 {
+				t.Errorf("%d jobs of one command", len(jobs))
+			}
+		})
+	}
+}
+
+// A bad token or a missing intent ends the session for good: trying on would
+// burn identifies.
+func TestFatalClose(t *testing.T) {
+	for _, code := range []int{4004, 4014} {
+		w := newWorld(t)
+		w.server.RefuseNext(code)
+		ctx, cancel := context.WithCancel(w.ctx)
+		done := make(chan error, 1)
+		go func() { done <- w.bot.Run(ctx) }()
+		if !w.server.Wait(patience, func() bool { return w.bot.Health().Problem != "" && w.server.Identifies() > 0 }) {
+			t.Errorf("%d: no problem is reported", code)
+		}
+		time.Sleep(time.Second)
+		if n := w.server.Identifies(); n > 1 {
+			t.Errorf("%d: %d identifies", code, n)
+		}
+		cancel()
+		if err := <-done; err == nil {
+			t.Errorf("%d: Run ends without an error", code)
+		}
+	}
+}
+
+func TestRevokedToken(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.server.Revoke()
+	w.server.CloseGateway(0)
+	if !w.server.Wait(patience, func() bool { return w.bot.Health().Revoked }) {
+		t.Fatalf("log:\n%s", w.log)
+	}
+	n := len(w.server.Requests("", ""))
+	time.Sleep(time.Second)
+	if more := len(w.server.Requests("", "")) - n; more > 2 {
+		t.Errorf("%d more requests with a dead token", more)
+	}
+}
+
+func TestHTTPEndpoint(t *testing.T) {
+	w := newWorld(t)
+	h, err := w.bot.Endpoint(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(h)
+	defer web.Close()
+	defer w.bot.work.Wait()
+	ping := map[string]any{"type": 1}
+	for _, c := range []struct {
+		at   time.Time
+		good bool
+		want int
+	}{
+		{time.Now(), true, 200}, {time.Now(), false, 401}, {time.Now().Add(-299 * time.Second), true, 200}, {time.Now().Add(-301 * time.Second), true, 401},
+	} {
+		status, body, err := w.server.SignedRequest(web.URL, ping, c.at, c.good)
+		if err != nil || status != c.want || status == 200 && string(body) != `{"type":1}` {
+			t.Errorf("PING at %v, good %v: %d %s %v", time.Since(c.at), c.good, status, body, err)
+		}
+	}
+	in, status, err := w.server.CommandHTTP(web.URL, w.person("42"), "dream", map[string]any{"prompt": "a mug"})
+	if err != nil || status != 200 {
+		t.Fatalf("command: %d, %v; log:\n%s", status, err, w.log)
+	}
+	if _, _, m := w.server.Answer(in); m == nil || !strings.Contains(m.Content, "Queued") {
+		t.Errorf("answer %+v", m)
+	}
+	jobs, _ := w.q.List(w.ctx, queue.Filter{User: "discord:42"})
+	if len(jobs) != 1 || !w.server.Wait(patience, func() bool { _, err := w.q.Get(w.ctx, "bots/msg/"+jobs[0].ID); return err == nil }) {
+		t.Errorf("%d jobs, or the message is not known", len(jobs))
+	}
+	var payload json.RawMessage
+	if payload, err = json.Marshal(map[string]any{"type": 2, "id": "1", "token": "x", "data": map[string]any{"name": "help"}}); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := w.server.SignedRequest(web.URL, payload, time.Now(), false); status != 401 {
+		t.Errorf("a forged command got %d", status)
+	}
+}

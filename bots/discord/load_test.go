@@ -1,0 +1,95 @@
+package discord
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/bots/discord/discordtest"
+	"dreamcad/bots/parse"
+)
+
+func TestParallelCommands(t *testing.T) {
+	w, n := strictWorld(t), 100
+	if testing.Short() { // under the race detector the real deadlines mean nothing
+		w, n = newWorld(t), 12
+	}
+	w.start()
+	var ins []*discordtest.Interaction
+	for i := range n {
+		ins = append(ins, w.server.Command(w.person(fmt.Sprint(1000+i)), "dream", map[string]any{"prompt": fmt.Sprintf("mug %d", i)}))
+	}
+	var times []time.Duration
+	for i, in := range ins {
+		if kind, _, m := w.server.WaitAnswer(in, patience); kind != 4 || m == nil || !strings.Contains(m.Content, "Queued") {
+			t.Fatalf("command %d: kind %d, %+v; log:\n%s", i, kind, m, w.log)
+		}
+		times = append(times, w.server.AckTime(in))
+	}
+	slices.Sort(times)
+	t.Logf("%d parallel commands: p50 %v, slowest %v", n, times[n/2], times[n-1])
+}
+
+// Hostile prompts neither notify nor format nor break anything.
+func TestHostilePrompts(t *testing.T) {
+	w := newWorld(t)
+	w.server.SetLimit("POST channels messages", discordtest.Limit{Requests: 1000, Window: time.Second})
+	w.start()
+	for i, prompt := range []string{
+		"@everyone free mugs", "@here", "<@&123456>", "<@99>", "**bold** _it_ ~~no~~ ||spoiler||", "[click](https://evil.example)",
+		"```\ncode\n```", "# heading\n> quote\n- list", "<t:0:F>", "<:emoji:123456789012345678>", "https://evil.example/x",
+		"\u202egnp.exe", "a\u200bb\u200cc", "\U000e0041tags", "mug\\", "`back`tick", "</dream:1>", "<#123456>", strings.Repeat("ä", 500), "'; DROP TABLE jobs; --",
+	} {
+		user := fmt.Sprint(2000 + i)
+		job, status := w.dream(user, prompt)
+		w.complete(w.lease())
+		if !w.server.Wait(patience, func() bool {
+			return len(outcomes(w.server.Messages(w.channel), parse.Short(job)+" is ready")) == 1
+		}) {
+			t.Fatalf("%q: no result; log:\n%s", prompt, w.log)
+		}
+		m := outcomes(w.server.Messages(w.channel), parse.Short(job)+" is ready")[0]
+		if !slices.Equal(m.Pinged, []string{user}) || m.Everyone || status.Everyone || len(status.Pinged) > 0 || m.WouldPing {
+			t.Errorf("%q notified %v", prompt, m.Pinged)
+		}
+		for _, r := range "\u202e\u200b\U000e0041" {
+			if strings.ContainsRune(m.Content, r) {
+				t.Errorf("%q: %U is shown", prompt, r)
+			}
+		}
+	}
+	if strings.Contains(w.log.String(), "DROP TABLE") || strings.Contains(w.log.String(), w.server.Token) {
+		t.Error("the log holds prompts or the token")
+	}
+}
+
+func TestRateLimits(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.dream("42", "a mug")
+	w.server.Break(discordtest.Fault{Method: "POST", Path: "/channels/" + w.channel, Times: 1, Status: 429, Body: "<html>banned</html>", Header: http.Header{"Retry-After": {"1"}}})
+	w.complete(w.lease())
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
+		t.Fatalf("no result; log:\n%s", w.log)
+	}
+	posts := w.server.Requests("POST", "/channels/"+w.channel)
+	if len(posts) != 2 || posts[1].At.Sub(posts[0].At) < 900*time.Millisecond {
+		t.Errorf("%d posts", len(posts))
+	}
+}
+
+// Memory stays flat over many interactions: nothing is kept for each of them.
+func TestRecent(t *testing.T) {
+	var r recent
+	for i := range 100_000 {
+		if !r.add(fmt.Sprint(i)) || r.add(fmt.Sprint(i)) {
+			t.Fatal("an id is not known at once")
+		}
+	}
+	if len(r.young)+len(r.old) > 2*recentSize {
+		t.Errorf("%d ids are kept", len(r.young)+len(r.old))
+	}
+}

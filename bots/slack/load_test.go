@@ -1,0 +1,71 @@
+package slack
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/bots"
+	"dreamcad/bots/parse"
+	"dreamcad/bots/slack/slacktest"
+	"dreamcad/queue"
+)
+
+func TestParallelCommands(t *testing.T) {
+	w, n := strictWorld(t), 100
+	if testing.Short() { // under the race detector the real deadlines mean nothing
+		w, n = newWorld(t), 12
+	}
+	w.start()
+	var ins []*slacktest.Interaction
+	for i := range n {
+		ins = append(ins, w.server.Command(fmt.Sprintf("U%d", 1000+i), w.channel, fmt.Sprintf("mug %d", i)))
+	}
+	var times []time.Duration
+	for i, in := range ins {
+		a := w.server.WaitAck(in, patience)
+		if !bytes.Contains(a.Ack, []byte("Queued")) {
+			t.Fatalf("command %d: ack %s; log:\n%s", i, a.Ack, w.log)
+		}
+		times = append(times, a.Acked.Sub(a.Created))
+	}
+	slices.Sort(times)
+	t.Logf("%d parallel commands: p50 %v, slowest %v", n, times[n/2], times[n-1])
+}
+
+// Hostile prompts neither notify nor format: they are literal text elements.
+func TestHostilePrompts(t *testing.T) {
+	w := newWorld(t)
+	w.server.Unlimited()
+	for i, prompt := range []string{
+		"<!channel> free mugs", "<!here>", "<!everyone|x>", "<@U99>", "<!subteam^S1>", "*bold* _it_ ~no~", "<https://evil.example|click>",
+		"`code`", "> quote", "<!date^0^{date}|x>", "@channel", "&lt;!channel&gt;", "\u202egnp.exe", "a\u200bb", "mug\\", strings.Repeat("ä", 500),
+		"{\"type\":\"section\"}", "'; DROP TABLE jobs; --", ":smile:", "# heading",
+	} {
+		reply := w.service.Execute(w.ctx, bots.Command{
+			Command: parse.Command{Verb: parse.Dream, Prompt: parse.Clean(prompt)},
+			From:    queue.Requester{Platform: "slack", ID: fmt.Sprintf("U%d", i)}, Origin: queue.Origin{Platform: "slack", Channel: w.channel},
+		})
+		if reply.Refused {
+			t.Errorf("%q was refused: %s", prompt, reply.Text)
+			continue
+		}
+		if _, err := w.bot.Post(w.ctx, bots.Spot{Channel: w.channel}, reply.Message, ""); err != nil {
+			t.Errorf("%q: %v", prompt, err)
+		}
+	}
+	for _, m := range w.server.Messages(w.channel) {
+		if m.Everyone || len(m.Pinged) > 0 {
+			t.Errorf("%s notified %v, everyone %v", m.Blocks, m.Pinged, m.Everyone)
+		}
+		if strings.Contains(m.Text, "<!") || strings.Contains(m.Text, "<@") || strings.Contains(m.Text, "<h") {
+			t.Errorf("the fallback text is not escaped: %q", m.Text)
+		}
+	}
+	if strings.Contains(w.log.String(), "DROP TABLE") {
+		t.Error("the log holds prompts")
+	}
+}

@@ -1,0 +1,93 @@
+package slack
+
+import (
+	"bytes"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"dreamcad/bots/slack/slacktest"
+	"dreamcad/queue"
+)
+
+func TestSockets(t *testing.T) {
+	for name, trouble := range map[string]func(*slacktest.Server){
+		"refresh": func(s *slacktest.Server) { s.Disconnect("refresh_requested") },
+		"warning": func(s *slacktest.Server) { s.Disconnect("warning") },
+		"dropped": func(s *slacktest.Server) { s.Drop() },
+		"silent":  func(s *slacktest.Server) { s.Silence(true); time.Sleep(4 * time.Second); s.Silence(false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.start()
+			trouble(w.server)
+			if !w.server.Wait(2*patience, func() bool {
+				if w.server.Connected() == 0 {
+					return false
+				}
+				in := w.server.WaitAck(w.server.Command("U42", w.channel, "help"), 2*time.Second)
+				return !in.Acked.IsZero()
+			}) {
+				t.Errorf("the app does not come back; log:\n%s", w.log)
+			}
+		})
+	}
+}
+
+// A redelivered envelope is one job.
+func TestRedelivery(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	in := w.server.Command("U42", w.channel, "a mug")
+	w.server.WaitAck(in, patience)
+	w.server.Resend(in)
+	w.server.WaitAck(in, patience)
+	time.Sleep(200 * time.Millisecond)
+	if jobs, _ := w.q.List(w.ctx, queue.Filter{}); len(jobs) != 1 {
+		t.Errorf("%d jobs", len(jobs))
+	}
+}
+
+func TestRevoked(t *testing.T) {
+	w := newWorld(t)
+	done := make(chan error, 1)
+	w.server.Revoke()
+	go func() { done <- w.bot.Run(w.ctx) }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("Run ends without an error")
+		}
+	case <-time.After(patience):
+		t.Fatal("the app goes on with dead tokens")
+	}
+	if n := len(w.server.Requests("apps.connections.open")); n > 4 {
+		t.Errorf("%d attempts with dead tokens", n)
+	}
+}
+
+func TestHTTPEndpoint(t *testing.T) {
+	w := newWorld(t)
+	h, err := w.bot.Endpoint(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(h)
+	defer web.Close()
+	defer w.bot.work.Wait()
+	for _, c := range []struct {
+		age  time.Duration
+		good bool
+		want int
+	}{{0, true, 200}, {0, false, 401}, {299 * time.Second, true, 200}, {301 * time.Second, true, 401}} {
+		in, status, err := w.server.CommandHTTP(web.URL, "U42", w.channel, "help", time.Now().Add(-c.age), c.good)
+		if err != nil || status != c.want || status == 200 && !bytes.Contains(in.Ack, []byte("ephemeral")) {
+			t.Errorf("%v old, good %v: %d %s %v", c.age, c.good, status, in.Ack, err)
+		}
+	}
+	in, _, err := w.server.CommandHTTP(web.URL, "U42", w.channel, "a mug", time.Now(), true)
+	if err != nil || !bytes.Contains(in.Ack, []byte("Queued")) {
+		t.Errorf("command: %s %v", in.Ack, err)
+	}
+}
