@@ -28,6 +28,7 @@ func init() {
 	}
 	if hasAVX512 {
 		march, composite, backward = marchWide, compositeWide, backwardWide
+		update = updateWide
 	}
 }
 
@@ -42,6 +43,9 @@ func compositeAVX512(s *samples, at, n int, ib float32, c *[4]float32) (used int
 
 //go:noescape
 func backwardAVX512(s *samples, count int, ib float32, dc *[4]float32)
+
+//go:noescape
+func updateAVX512(dst, grid, lap, grad, m, v *float32, n, strideY, strideZ int, p *stepConstants)
 
 //go:noescape
 func gatherAVX2(s *samples, grid *float32, at, n, strideY, strideZ int)
@@ -116,4 +120,16 @@ func updateVector(dst, grid, lap, grad, m, v []float32, i, n, strideY, strideZ i
 	_ = grid[(i-strideZ)*4]
 	k := i * 4
 	updateAVX2(&dst[k], &grid[k], &lap[k], &grad[k], &m[k], &v[k], n, strideY*16, strideZ*16, p)
+}
+
+func updateWide(dst, grid, lap, grad, m, v []float32, i, n, strideY, strideZ int, p *stepConstants) {
+	// Of a last pair the eikonal term reads two voxels too many.
+	if n%4 != 0 && (i+n+2+strideZ)*4 > len(grid) {
+		updateVector(dst, grid, lap, grad, m, v, i, n, strideY, strideZ, p)
+		return
+	}
+	_ = grid[(i+n+strideZ)*4-1]
+	_ = grid[(i-strideZ)*4]
+	k := i * 4
+	updateAVX512(&dst[k], &grid[k], &lap[k], &grad[k], &m[k], &v[k], n, strideY*16, strideZ*16, p)
 }

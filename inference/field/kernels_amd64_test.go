@@ -3,6 +3,7 @@ package field
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"dreamcad/inference/camera"
@@ -169,15 +170,52 @@ func TestVoxelKernels(t *testing.T) {
 	p := f.constants(0.4, 2.0/n)
 	lap := fill(r, len(grid), -1, 1)
 	type state struct{ dst, grad, m, v []float32 }
-	var st [2]state
 	grad, m, v := fill(r, len(grid), -.1, .1), fill(r, len(grid), -.1, .1), fill(r, len(grid), 0.01, .1)
-	for i := range st {
-		st[i] = state{make([]float32, len(grid)), append([]float32(nil), grad...), append([]float32(nil), m...), append([]float32(nil), v...)}
+	count = 6
+	update := func(f func(dst, grid, lap, grad, m, v []float32, i, n, strideY, strideZ int, p *stepConstants)) state {
+		s := state{make([]float32, len(grid)), slices.Clone(grad), slices.Clone(m), slices.Clone(v)}
+		f(s.dst, grid, lap, s.grad, s.m, s.v, start, count, n, n*n, p)
+		return s
 	}
-	updateVector(st[0].dst, grid, lap, st[0].grad, st[0].m, st[0].v, start, count, n, n*n, p)
-	updatePortable(st[1].dst, grid, lap, st[1].grad, st[1].m, st[1].v, start, count, n, n*n, p)
-	compare(t, "update: m", st[0].m, st[1].m, 1e-4)
-	compare(t, "update: v", st[0].v, st[1].v, 1e-4)
-	compare(t, "update: grad", st[0].grad, st[1].grad, 0)
-	compare(t, "update", st[0].dst, st[1].dst, 1e-4)
+	want := update(updatePortable)
+	got := []state{update(updateVector)}
+	if hasAVX512 {
+		got = append(got, update(updateWide))
+	}
+	for _, s := range got {
+		compare(t, "update: m", s.m, want.m, 1e-4)
+		compare(t, "update: v", s.v, want.v, 1e-4)
+		compare(t, "update: grad", s.grad, want.grad, 0)
+		compare(t, "update", s.dst, want.dst, 1e-4)
+	}
+}
+
+// BenchmarkUpdate is a step over the voxels of a full grid of 96, and of what an
+// iteration does it is the memory's part.
+func BenchmarkUpdate(b *testing.B) {
+	const n = 96
+	r := rand.New(rand.NewPCG(1, 2))
+	k := n * n * n * 4
+	dst, grid, lap, grad, m, v := make([]float32, k), fill(r, k, 0, 1), fill(r, k, 0, 1), make([]float32, k), fill(r, k, 0, 1), fill(r, k, 0, 1)
+	f := &Fit{grid: &Grid{N: n}, active: 100, it: 7, cfg: DefaultSchedule()}
+	f.cfg.Iterations, f.cfg.Bilaplace, f.cfg.Eikonal = 20, 5, 2
+	p := f.constants(0.4, 2.0/n)
+	for _, c := range []struct {
+		name string
+		f    func(dst, grid, lap, grad, m, v []float32, i, n, strideY, strideZ int, p *stepConstants)
+	}{{"portable", updatePortable}, {"avx2", updateVector}, {"avx512", updateWide}} {
+		if c.name == "avx2" && !hasAVX2 || c.name == "avx512" && !hasAVX512 {
+			continue
+		}
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				for z := 24; z < 72; z++ {
+					for y := 24; y < 72; y++ {
+						c.f(dst, grid, lap, grad, m, v, (z*n+y)*n+24, 48, n, n*n, p)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(48*48*48), "ns/voxel")
+		})
+	}
 }

@@ -457,3 +457,155 @@ backward_loop:
 	JGE backward_loop
 	VZEROUPPER
 	RET
+
+// 1e-12, 2, 3/2, 6
+DATA voxel512<>+0(SB)/4, $0x2b8cbccc
+DATA voxel512<>+4(SB)/4, $0x40000000
+DATA voxel512<>+8(SB)/4, $0x3fc00000
+DATA voxel512<>+12(SB)/4, $0x40c00000
+GLOBL voxel512<>(SB), RODATA|NOPTR, $16
+
+// NEIGHBOURS puts the f of four voxels' neighbours at four places into the four lanes
+// of each voxel.
+#define NEIGHBOURS(a, b, c, d, out) \
+	VPERMILPS $0, a, out; \
+	VPERMILPS $0, b, K1, out; \
+	VPERMILPS $0, c, K2, out; \
+	VPERMILPS $0, d, K3, out
+
+// func updateAVX512(dst, grid, lap, grad, m, v *float32, n, strideY, strideZ int, p *stepConstants)
+// Four voxels a vector; K4 masks the last two of an odd pair. The eikonal term takes
+// four differences of each voxel, from itself and from its neighbours at −x, −y and −z,
+// in the voxel's four lanes.
+TEXT ·updateAVX512(SB), NOSPLIT, $0-80
+	MOVQ dst+0(FP), DI
+	MOVQ grid+8(FP), SI
+	MOVQ lap+16(FP), DX
+	MOVQ grad+24(FP), R8
+	MOVQ n+48(FP), CX
+	MOVQ strideY+56(FP), R9
+	MOVQ strideZ+64(FP), R10
+	MOVQ p+72(FP), BX
+	MOVQ m+32(FP), R13
+	MOVQ v+40(FP), R11
+	VBROADCASTF32X8 stepConstants_bilaplace(BX), Z31
+	VBROADCASTF32X8 stepConstants_laplace(BX), Z30
+	VBROADCASTF32X8 stepConstants_eikonal(BX), Z29
+	VBROADCASTF32X8 stepConstants_rate(BX), Z28
+	VBROADCASTF32X8 stepConstants_low(BX), Z27
+	VBROADCASTF32X8 stepConstants_high(BX), Z26
+	VBROADCASTSS stepConstants_inverseH(BX), Z25
+	VBROADCASTSS stepConstants_bias2(BX), Z24
+	VBROADCASTSS stepConstants_beta+0(BX), Z23
+	VBROADCASTSS stepConstants_beta+4(BX), Z22
+	VBROADCASTSS stepConstants_beta+8(BX), Z21
+	VBROADCASTSS stepConstants_beta+12(BX), Z20
+	VBROADCASTSS voxel512<>+0(SB), Z19
+	VBROADCASTSS voxel512<>+4(SB), Z18
+	VBROADCASTSS voxel512<>+8(SB), Z17
+	VBROADCASTSS voxel512<>+12(SB), Z16
+	VBROADCASTSS const512<>+32(SB), Z15
+	VXORPS Z14, Z14, Z14
+	MOVL $0x2222, AX
+	KMOVW AX, K1
+	MOVL $0x4444, AX
+	KMOVW AX, K2
+	MOVL $0x8888, AX
+	KMOVW AX, K3
+	MOVL $0xffff, AX
+	KMOVW AX, K4
+	// Neighbours at −y and −z, of grid and lap.
+	MOVQ SI, R12
+	SUBQ R9, R12
+	MOVQ SI, R14
+	SUBQ R10, R14
+
+update512_loop:
+	CMPQ CX, $4
+	JGE update512_full
+	MOVL $0xff, AX
+	KMOVW AX, K4
+
+update512_full:
+	// gradient of the data term, cleared behind us
+	VMOVUPS.Z (R8), K4, Z0
+	VMOVUPS Z14, K4, (R8)
+	// smoothing
+	VMOVUPS.Z (DX), K4, Z2
+	VFNMADD231PS Z30, Z2, Z0
+	MOVQ DX, AX
+	SUBQ R9, AX
+	VMOVUPS.Z -16(DX), K4, Z1
+	VADDPS.Z 16(DX), Z1, K4, Z1
+	VADDPS.Z (AX), Z1, K4, Z1
+	VADDPS.Z (DX)(R9*1), Z1, K4, Z1
+	MOVQ DX, AX
+	SUBQ R10, AX
+	VADDPS.Z (AX), Z1, K4, Z1
+	VADDPS.Z (DX)(R10*1), Z1, K4, Z1
+	VFNMADD231PS Z2, Z16, Z1
+	VFMADD231PS Z31, Z1, Z0
+	// eikonal
+	VMOVUPS.Z (SI), K4, Z13
+	NEIGHBOURS((SI), -16(SI), (R12), (R14), Z1)
+	NEIGHBOURS(16(SI), (SI), 16(R12), 16(R14), Z2)
+	VSUBPS Z1, Z2, Z2
+	VMULPS Z25, Z2, Z2
+	NEIGHBOURS((SI)(R9*1), -16(SI)(R9*1), (SI), (R14)(R9*1), Z3)
+	VSUBPS Z1, Z3, Z3
+	VMULPS Z25, Z3, Z3
+	NEIGHBOURS((SI)(R10*1), -16(SI)(R10*1), (R12)(R10*1), (SI), Z4)
+	VSUBPS Z1, Z4, Z4
+	VMULPS Z25, Z4, Z4
+	VMULPS Z2, Z2, Z5
+	VFMADD231PS Z3, Z3, Z5
+	VFMADD231PS Z4, Z4, Z5
+	VADDPS Z19, Z5, Z5
+	VRSQRT14PS Z5, Z6
+	VMULPS Z6, Z6, Z7
+	VMULPS Z7, Z5, Z5
+	VFNMADD213PS Z17, Z15, Z5 // 3/2 − s·r²/2
+	VMULPS Z6, Z5, Z5
+	VFNMADD213PS Z18, Z18, Z5 // 2 − 2/|d|
+	VADDPS Z2, Z3, Z6
+	VADDPS Z4, Z6, Z6
+	VSUBPS Z6, Z14, Z6
+	VMOVAPS Z2, K1, Z6
+	VMOVAPS Z3, K2, Z6
+	VMOVAPS Z4, K3, Z6
+	VMULPS Z5, Z6, Z6
+	VPERMILPS $0xb1, Z6, Z7
+	VADDPS Z7, Z6, Z6
+	VPERMILPS $0x4e, Z6, Z7
+	VADDPS Z7, Z6, Z6
+	VFMADD231PS Z29, Z6, Z0
+	// Adam
+	VMULPS Z0, Z0, Z3
+	VMULPS Z22, Z0, Z0
+	VMOVUPS.Z (R13), K4, Z1
+	VFMADD231PS Z23, Z1, Z0
+	VMOVUPS Z0, K4, (R13)
+	VMULPS Z20, Z3, Z3
+	VMOVUPS.Z (R11), K4, Z1
+	VFMADD231PS Z21, Z1, Z3
+	VMOVUPS Z3, K4, (R11)
+	VSQRTPS Z3, Z3
+	VFMADD213PS Z19, Z24, Z3
+	VMULPS Z28, Z0, Z0
+	VDIVPS Z3, Z0, Z0
+	VSUBPS Z0, Z13, Z13
+	VMAXPS Z27, Z13, Z13
+	VMINPS Z26, Z13, Z13
+	VMOVUPS Z13, K4, (DI)
+	ADDQ $64, DI
+	ADDQ $64, SI
+	ADDQ $64, R12
+	ADDQ $64, R14
+	ADDQ $64, DX
+	ADDQ $64, R8
+	ADDQ $64, R13
+	ADDQ $64, R11
+	SUBQ $4, CX
+	JG update512_loop
+	VZEROUPPER
+	RET
