@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dreamcad/inference/camera"
+	"dreamcad/inference/field"
 	"dreamcad/inference/field/shapes"
 	"dreamcad/inference/mesheval"
 )
@@ -93,7 +94,7 @@ func (c *benchShapesCmd) Run(a *app) error {
 		if !strings.Contains(s.Name, c.Only) {
 			continue
 		}
-		k, err := mesheval.Reconstruct(a.ctx, s, camera.Lens{FOV: b.Camera.FOV, Distance: b.Camera.Distance}, b.ImageSize, b.Defaults.Elevation, *set)
+		k, err := mesheval.Reconstruct(a.ctx, s, camera.Lens{FOV: b.Camera.FOV, Distance: b.Camera.Distance}, b.ImageSize, b.Defaults.Elevation, *set, field.CPU{})
 		if err != nil {
 			return fmt.Errorf("reconstruct %q: %w", s.Name, err)
 		}

@@ -61,6 +61,7 @@ type Draft struct {
 	total  int
 
 	views     []field.View // source views first
+	rays      *field.Rays  // of all views
 	sources   int
 	hullViews int // how many of the views shaped the hull in use
 	hull      *field.Hull
@@ -93,7 +94,7 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 	if len(set.Rounds) > 0 && net == nil {
 		return nil, errors.New("making a field: rounds without a network")
 	}
-	d := &Draft{set: set, net: net, engine: field.CPU{}, sources: len(views)}
+	d := &Draft{set: set, net: net, engine: field.CPU{}, rays: &field.Rays{}, sources: len(views)}
 	for _, v := range views {
 		if v.Image.Size < 16 || len(v.Image.Pix) != v.Image.Size*v.Image.Size*3 {
 			return nil, fmt.Errorf("making a field: a view of size %d with %d values", v.Image.Size, len(v.Image.Pix))
@@ -237,11 +238,7 @@ func (d *Draft) begin(p phase, stage Stage) error {
 		}
 		d.hull.Confine(d.grid)
 	}
-	var rays field.Rays
-	for _, v := range d.views {
-		rays.Add(v, d.set.MaskPad)
-	}
-	fit, err := d.engine.Fit(d.grid, d.hull.Active, &rays, d.set.schedule(stage), d.set.Seed*1000003+uint64(d.at))
+	fit, err := d.engine.Fit(d.grid, d.hull.Active, d.rays, d.set.schedule(stage), d.set.Seed*1000003+uint64(d.at))
 	if err != nil {
 		return err
 	}
@@ -321,8 +318,13 @@ func (d *Draft) add(im field.Image, cam field.Camera, weight float32, source boo
 	if source && !slices.Contains(m, true) {
 		return errors.New("making a field: a view shows nothing but background")
 	}
-	d.views = append(d.views, field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: source})
+	d.include(field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: source})
 	return nil
+}
+
+func (d *Draft) include(v field.View) {
+	d.views = append(d.views, v)
+	d.rays.Add(v, d.set.MaskPad)
 }
 
 // matchColour shifts a redrawn picture so that its object has the mean colour of the

@@ -68,12 +68,8 @@ func (d *Draft) beginHollow() (*hollowing, error) {
 	if seen == 0 {
 		return nil, nil
 	}
-	var rays field.Rays
-	for _, v := range d.views {
-		rays.Add(v, d.set.MaskPad)
-	}
 	for i, g := range h.grids {
-		f, err := d.engine.Fit(g, d.hull.Active, &rays, d.set.schedule(d.set.Hollow.Fit), d.set.Seed*1000003+uint64(d.at))
+		f, err := d.engine.Fit(g, d.hull.Active, d.rays, d.set.schedule(d.set.Hollow.Fit), d.set.Seed*1000003+uint64(d.at))
 		if err != nil {
 			return nil, err
 		}

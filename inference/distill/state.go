@@ -104,7 +104,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 	if len(s.Settings.Rounds) > 0 && net == nil {
 		return nil, errors.New("resuming a draft: rounds without a network")
 	}
-	d := &Draft{set: s.Settings, net: net, engine: field.CPU{}, sources: s.Sources, isHollow: s.Hollow}
+	d := &Draft{set: s.Settings, net: net, engine: field.CPU{}, rays: &field.Rays{}, sources: s.Sources, isHollow: s.Hollow}
 	d.plan()
 	if s.Phase < 0 || s.Phase > len(d.phases) || s.Phase > 0 && s.Grid == 0 {
 		return nil, errors.New("resuming a draft: the state is inconsistent")
@@ -115,7 +115,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 			return nil, fmt.Errorf("resuming a draft: view %d has %d bytes and a mask of %d", i, len(b), len(s.Masks[i]))
 		}
 		im := unpack(b, s.Size)
-		d.views = append(d.views, field.View{Camera: s.Cameras[i], Image: im, Mask: unpackMask(s.Masks[i], s.Size),
+		d.include(field.View{Camera: s.Cameras[i], Image: im, Mask: unpackMask(s.Masks[i], s.Size),
 			Weight: s.Weights[i], Source: i < s.Sources})
 	}
 	if s.Grid > 0 {

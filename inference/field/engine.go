@@ -91,6 +91,23 @@ func (p *Plan) Constants(it int) Constants {
 	}
 }
 
+// Gradient is that of the rays' loss of an iteration by the grid (N, N, N, 4), as the CPU
+// finds it: what the tests of other engines compare with.
+func (p *Plan) Gradient(rays *Rays, it int) []float32 {
+	f := *p.f
+	f.it = it
+	f.clip(rays)
+	f.occ = newOccupancy(f.grid.N)
+	k := p.Constants(it)
+	f.occ.mark(f.grid.V, f.runs, k.Threshold)
+	s := newShard(len(f.grid.V))
+	for r := range f.cfg.Rays {
+		q, jitter := f.draw(r)
+		f.trace(s, q, jitter, k.InvBeta, 1/float32(f.cfg.Rays))
+	}
+	return s.grad
+}
+
 // CameraFloats is the length of a camera in PackCamera: the unit vector from the origin
 // to the camera, the image's right and up, pixels per unit of tangent, distance.
 const CameraFloats = 11

@@ -27,8 +27,8 @@ type Known struct {
 	Seconds  float64 `json:"seconds"`
 }
 
-// Reconstruct measures one shape.
-func Reconstruct(ctx context.Context, s *shapes.Shape, lens camera.Lens, size int, elevation float64, set inference.MeshSettings) (Known, error) {
+// Reconstruct measures one shape, made on an engine.
+func Reconstruct(ctx context.Context, s *shapes.Shape, lens camera.Lens, size int, elevation float64, set inference.MeshSettings, engine field.Engine) (Known, error) {
 	k := Known{Name: s.Name}
 	var views []field.View
 	for i := range 4 {
@@ -41,6 +41,7 @@ func Reconstruct(ctx context.Context, s *shapes.Shape, lens camera.Lens, size in
 	if err != nil {
 		return k, err
 	}
+	stage.Use(engine)
 	for done := false; !done; {
 		if done, err = stage.Step(ctx); err != nil {
 			return k, err

@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"gorgonia.org/cu"
@@ -106,6 +107,24 @@ type transfer struct {
 
 const transferLen = 4 << 20 // elements
 
+// copyWide copies src to the start of dst, much by several threads.
+func copyWide(dst, src []float32) {
+	const part = 256 << 10 // elements
+	var wg sync.WaitGroup
+	for len(src) > part {
+		to, from := dst[:part], src[:part]
+		wg.Go(func() { copy(to, from) })
+		dst, src = dst[part:], src[part:]
+	}
+	copy(dst, src)
+	wg.Wait()
+}
+
+// words are the bits of integers, for upload.
+func words(v []int32) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(v))), len(v))
+}
+
 func (c *Card) transferReady() error {
 	if c.transfer.host != nil {
 		return nil
@@ -136,7 +155,7 @@ func (c *Card) upload(dst Ptr, full bool, src []float32) error {
 			t.next = 0
 		}
 		part := t.host[t.next : t.next+n]
-		copy(part, src)
+		copyWide(part, src)
 		t.next += n
 		to := dst
 		if !full {
@@ -190,7 +209,7 @@ func (c *Card) download(src Ptr, full bool, dst []float32) error {
 		if err := c.synchronize(); err != nil {
 			return err
 		}
-		copy(dst, t.host[:n])
+		copyWide(dst, t.host[:n])
 		dst = dst[n:]
 	}
 	return nil

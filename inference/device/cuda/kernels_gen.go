@@ -8,7 +8,7 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "b1225113e6ab226aa335ad365fa00dc0402fc72d6635cfd93b1fd42dc47faada"
+	sourceDigest    = "e4b39dd809903f265841ce97dc07085553f5b75da286987b33d0dff8d1932ce4"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
@@ -254,6 +254,60 @@ type EnlargeParams struct {
 	Ldi int32
 }
 
+// FitParams mirrors the struct of kernels/params.cuh (176 bytes).
+type FitParams struct {
+	Grid        Ptr // [n][n][n][4], read
+	Next        Ptr // the same after the iteration
+	Grad        Ptr // of the rays' loss; zero between iterations
+	M           Ptr // Adam's moments
+	V           Ptr
+	Lap         Ptr // [n][n][n]: Laplacian of f at active voxels, zero elsewhere
+	Cell        Ptr // [n][n][n] bytes: 1 where a sample may be visible
+	Voxels      Ptr // [active] int: those that change
+	List        Ptr // [count][13] rays
+	Seed        int64
+	N           int32
+	Active      int32
+	Count       int32
+	Rays        int32 // of an iteration
+	It          int32
+	Dt          float32 // from sample to sample, world
+	X0          float32 // box that rays are clipped to
+	Y0          float32
+	Z0          float32
+	X1          float32
+	Y1          float32
+	Z1          float32
+	InverseBeta float32
+	Colour      float32 // weights of the loss over the number of rays
+	Opacity     float32
+	Threshold   float32 // cells below are empty
+	InverseH    float32
+	Bilaplace   float32
+	Laplace     float32
+	Eikonal     float32
+	ColourTv    float32
+	Rate        float32 // of f
+	ColourRate  float32
+	Bias        float32
+}
+
+// DrawParams mirrors the struct of kernels/params.cuh (72 bytes).
+type DrawParams struct {
+	Grid        Ptr // [n][n][n][4]
+	Cell        Ptr
+	Cameras     Ptr // [pictures][11]
+	Image       Ptr // [pictures][size][size][3]
+	Alpha       Ptr // [pictures][size][size]
+	Depth       Ptr // where half of the light is gone, or -1
+	N           int32
+	Size        int32
+	Pictures    int32
+	Dt          float32
+	InverseBeta float32
+	Pad0        int32
+}
+
 // kernelID names a kernel.
 type kernelID int
 
@@ -294,6 +348,10 @@ const (
 	kHopper192x5
 	kHopper256x4
 	kFlashHopper
+	kFitTrace
+	kFitUpdate
+	kFitMark
+	kFieldDraw
 	kernelCount
 )
 
@@ -333,6 +391,10 @@ var kernelNames = [kernelCount]string{
 	kHopper192x5:     "hopper_192x5",
 	kHopper256x4:     "hopper_256x4",
 	kFlashHopper:     "flash_hopper",
+	kFitTrace:        "fit_trace",
+	kFitUpdate:       "fit_update",
+	kFitMark:         "fit_mark",
+	kFieldDraw:       "field_draw",
 }
 
 // kernelUnits are the images of an archive and their kernels.
@@ -346,6 +408,7 @@ var kernelUnits = []struct {
 	{"elementwise", 19, 26},
 	{"hopper", 26, 34},
 	{"flash", 34, 35},
+	{"field", 35, 39},
 }
 
 func (l *launcher) reduce(k kernelID, g grid, p *ReduceParams) {
@@ -401,5 +464,13 @@ func (l *launcher) hopper(k kernelID, g grid, p *HopperParams) {
 }
 
 func (l *launcher) flash(k kernelID, g grid, p *FlashParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) fit(k kernelID, g grid, p *FitParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) draw(k kernelID, g grid, p *DrawParams) {
 	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
 }

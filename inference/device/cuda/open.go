@@ -54,6 +54,7 @@ type Card struct {
 	arena      arena
 	tuner      *tuner
 	transfer   transfer
+	fields     fields
 	lost       error
 	overlap    bool  // kernels wait for their predecessors themselves
 	totalBytes int64 // device memory taken, for messages
@@ -165,7 +166,7 @@ func (c *Card) start(number int) error {
 	if id, err := dev.UUID(); err == nil {
 		c.info.UUID = "GPU-" + id.String()
 	}
-	c.weights.card, c.arena.card = c, c
+	c.weights.card, c.arena.card, c.fields.card = c, c, c
 	c.tuner = newTuner(c)
 	return nil
 }

@@ -246,3 +246,57 @@ struct EnlargeParams {
   int C;
   int ldi;
 };
+
+// One iteration of a fit: grids of n^3 voxels, four channels (f, r, g, b). inference/field is the specification.
+struct FitParams {
+  const float* grid;     // [n][n][n][4], read
+  float* next;           // the same after the iteration
+  float* grad;           // of the rays' loss; zero between iterations
+  float* m;              // Adam's moments
+  float* v;
+  float* lap;            // [n][n][n]: Laplacian of f at active voxels, zero elsewhere
+  void* cell;            // [n][n][n] bytes: 1 where a sample may be visible
+  const void* voxels;    // [active] int: those that change
+  const float* list;     // [count][13] rays
+  long long seed;
+  int n;
+  int active;
+  int count;
+  int rays;              // of an iteration
+  int it;
+  float dt;              // from sample to sample, world
+  float x0;              // box that rays are clipped to
+  float y0;
+  float z0;
+  float x1;
+  float y1;
+  float z1;
+  float inverse_beta;
+  float colour;          // weights of the loss over the number of rays
+  float opacity;
+  float threshold;       // cells below are empty
+  float inverse_h;
+  float bilaplace;
+  float laplace;
+  float eikonal;
+  float colour_tv;
+  float rate;            // of f
+  float colour_rate;
+  float bias;
+};
+
+// Pictures of a grid.
+struct DrawParams {
+  const float* grid;     // [n][n][n][4]
+  const void* cell;
+  const float* cameras;  // [pictures][11]
+  float* image;          // [pictures][size][size][3]
+  float* alpha;          // [pictures][size][size]
+  float* depth;          // where half of the light is gone, or -1
+  int n;
+  int size;
+  int pictures;
+  float dt;
+  float inverse_beta;
+  int pad0;
+};

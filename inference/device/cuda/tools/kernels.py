@@ -33,7 +33,7 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = HERE / "kernels"
 # sm_90a holds what the plain targets hold and the Hopper kernels too; PTX serves cards newer than this list.
 TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120", "compute_80"]
-UNITS = ["gemm", "attention", "norm", "elementwise", "hopper", "flash"]
+UNITS = ["gemm", "attention", "norm", "elementwise", "hopper", "flash", "field"]
 ONLY = {"hopper": {"sm_90a"}, "flash": {"sm_90a"}}
 
 
