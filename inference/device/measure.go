@@ -8,8 +8,8 @@ import (
 // MemoryTester is what a device with memory of its own may also offer: tests of
 // that memory, for those who look after the machine.
 type MemoryTester interface {
-	// FreeMemory is what can still be taken and what there is, in bytes.
-	FreeMemory() (free, total int64, err error)
+	// Memory is what can still be taken and what there is, in bytes.
+	Memory() (free, total int64, err error)
 	// TestMemory takes that many bytes, writes each, reads samples back and
 	// frees them. The error says what was refused or read wrongly.
 	TestMemory(bytes int64) error

@@ -335,7 +335,7 @@ type tester struct {
 	err         error
 }
 
-func (m *tester) FreeMemory() (int64, int64, error) { return m.free, m.total, nil }
+func (m *tester) Memory() (int64, int64, error) { return m.free, m.total, nil }
 
 func (m *tester) TestMemory(bytes int64) error {
 	if bytes > m.free*9/10 {

@@ -86,7 +86,7 @@ func cardSpeed(name string, dev device.Device) []Result {
 	bandwidth, product := expected(i.Name)
 	out := []Result{allocation(name, m)}
 	copied := Result{Code: "bandwidth", Title: "Memory speed of " + name}
-	if free, _, err := m.FreeMemory(); err != nil {
+	if free, _, err := m.Memory(); err != nil {
 		copied.Verdict, copied.Text = Unknown, fmt.Sprintf("Free memory could not be read: %v.", err)
 	} else if rate, err := m.TestCopy(min(testCopy, free/4)); err != nil {
 		copied.Verdict, copied.Text, copied.Do = Fail, fmt.Sprintf("Copying failed: %v.", err), "See who uses the card (nvidia-smi) and look for Xid lines in dmesg."
@@ -105,7 +105,7 @@ func cardSpeed(name string, dev device.Device) []Result {
 // allocation takes 20 GB or nine tenths of what is free.
 func allocation(name string, m device.MemoryTester) Result {
 	r := Result{Code: "allocation", Title: "Memory of " + name, Verdict: Pass}
-	free, total, err := m.FreeMemory()
+	free, total, err := m.Memory()
 	if err != nil {
 		r.Verdict, r.Text = Unknown, fmt.Sprintf("Free memory could not be read: %v.", err)
 		return r

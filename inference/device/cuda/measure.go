@@ -13,8 +13,8 @@ import (
 
 var _ device.MemoryTester = (*Card)(nil)
 
-// FreeMemory implements [device.MemoryTester].
-func (c *Card) FreeMemory() (free, total int64, err error) {
+// Memory implements [device.MemoryTester].
+func (c *Card) Memory() (free, total int64, err error) {
 	err = c.do(func() error {
 		free, total, err = cu.MemInfo()
 		return err

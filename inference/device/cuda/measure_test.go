@@ -14,7 +14,7 @@ import (
 // than there is is refused in words, and figures are those of a card.
 func TestMemoryTester(t *testing.T) {
 	card := openCard(t, Options{}).(*Card)
-	before, total, err := card.FreeMemory()
+	before, total, err := card.Memory()
 	if err != nil || before <= 0 || before > total {
 		t.Fatalf("%d of %d free, %v", before, total, err)
 	}
@@ -24,7 +24,7 @@ func TestMemoryTester(t *testing.T) {
 	if err := card.TestMemory(2 * total); err == nil || !strings.Contains(err.Error(), "are free") {
 		t.Errorf("twice the memory: %v", err)
 	}
-	after, _, err := card.FreeMemory()
+	after, _, err := card.Memory()
 	if err != nil || after < before-1<<28 {
 		t.Errorf("%d bytes free before, %d after, %v", before, after, err)
 	}
