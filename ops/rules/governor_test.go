@@ -2,12 +2,14 @@ package rules
 
 import (
 	"math"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"dreamcad/ops/gpu"
 	"dreamcad/ops/host"
+	"dreamcad/ops/monitor"
 )
 
 // model is a card as one heat capacity with one resistance to the air.
@@ -26,11 +28,18 @@ func (m *model) advance(d time.Duration, working bool) {
 	m.celsius = settled + (m.celsius-settled)*math.Exp(-d.Seconds()/m.constant)
 }
 
-// simulate runs a worker with the given step under a governor for a time. It
-// returns the highest temperature of the last ten minutes, the share of time
-// worked in them, and whether a hold was asked for.
-func simulate(t *testing.T, m model, step, total time.Duration, l Limits) (highest, worked float64, held bool) {
-	t.Helper()
+// course is a simulated hour of a card under a governor.
+type course struct {
+	celsius, rest []float64     // each ten seconds: highest temperature, share of rest
+	highest       float64       // of all
+	above         time.Duration // over the limit
+	late          float64       // highest of the last ten minutes
+	worked        float64       // share of them in which the worker worked
+	held          bool          // a hold was asked for
+}
+
+// simulate runs a worker with the given step under a governor.
+func simulate(m model, step, total time.Duration, l Limits) (c course) {
 	now := start
 	g := NewGovernor(l, func(*gpu.Sample) bool { return true }, func() time.Time { return now }, nil)
 	e := NewEngine(Default(l))
@@ -40,6 +49,10 @@ func simulate(t *testing.T, m model, step, total time.Duration, l Limits) (highe
 	var work, all float64
 	for ; now.Before(end); now = now.Add(tick) {
 		if !now.Before(look) {
+			if second := int(look.Sub(start) / time.Second); second%10 == 0 {
+				share, _ := g.Resting()
+				c.celsius, c.rest = append(c.celsius, m.celsius), append(c.rest, 100*share)
+			}
 			look = look.Add(time.Second)
 			s := &Snapshot{At: now, Host: "h", Cards: []gpu.Sample{{UUID: "GPU-1", Temperature: gpu.Of(math.Round(m.celsius))}}}
 			g.Observe(s, e.Evaluate(s))
@@ -47,9 +60,7 @@ func simulate(t *testing.T, m model, step, total time.Duration, l Limits) (highe
 		// The worker: Pause before each step; long rests are asked again each second.
 		if !now.Before(busyUntil) && !now.Before(wakeAt) {
 			d := g.Pause()
-			if d >= 10*time.Second {
-				held = true
-			}
+			c.held = c.held || d >= 10*time.Second
 			if wakeAt = now.Add(min(d, time.Second)); d <= tick {
 				busyUntil, wakeAt = now.Add(step), now
 			} else if d <= time.Second {
@@ -58,19 +69,26 @@ func simulate(t *testing.T, m model, step, total time.Duration, l Limits) (highe
 		}
 		working := now.Before(busyUntil) && !now.Before(wakeAt)
 		m.advance(tick, working)
+		c.highest = max(c.highest, m.celsius)
+		c.celsius[len(c.celsius)-1] = max(c.celsius[len(c.celsius)-1], m.celsius)
+		if m.celsius > l.GPUWarm {
+			c.above += tick
+		}
 		if end.Sub(now) < 10*time.Minute {
-			highest = max(highest, m.celsius)
+			c.late = max(c.late, m.celsius)
 			all++
 			if working {
 				work++
 			}
 		}
 	}
-	return highest, work / all, held
+	c.worked = work / all
+	return c
 }
 
 func TestTemperatureSettlesUnderTheLimit(t *testing.T) {
 	l := DefaultLimits()
+	plot := map[string]monitor.Series{} // to look at: DREAM_PLOT=FILE
 	for name, x := range map[string]struct {
 		model model
 		step  time.Duration
@@ -83,28 +101,39 @@ func TestTemperatureSettlesUnderTheLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			full := x.model.air + x.model.resistance*x.model.busy
-			highest, worked, held := simulate(t, x.model, x.step, 30*time.Minute, l)
-			t.Logf("full load settles at %.0f °C; governed: at most %.1f °C, working %.0f %% of the time", full, highest, 100*worked)
+			c := simulate(x.model, x.step, 30*time.Minute, l)
+			t.Logf("full load settles at %.0f °C; governed: at most %.1f °C, %v above the limit; in the end at most %.1f °C, working %.0f %% of the time",
+				full, c.highest, c.above.Round(time.Second), c.late, 100*c.worked)
+			plot["temperature °C, "+name] = monitor.Series{Start: start, Values: c.celsius}
+			plot["rest %, "+name] = monitor.Series{Start: start, Values: c.rest}
 			if full <= l.GPUWarm {
 				t.Fatal("this card needs no governor")
 			}
-			if highest > l.GPUWarm {
-				t.Errorf("%.1f °C in the last ten minutes, the limit is %g", highest, l.GPUWarm)
+			if c.late > l.GPUWarm {
+				t.Errorf("%.1f °C in the last ten minutes, the limit is %g", c.late, l.GPUWarm)
 			}
-			if highest < l.GPUWarm-10 || worked < 0.3 {
-				t.Errorf("far too careful: at most %.1f °C, working %.2f of the time", highest, worked)
+			if x.model.celsius < l.GPUWarm && (c.highest > l.GPUWarm+2 || c.above > 30*time.Second) {
+				t.Errorf("on the way: %.1f °C and %v above the limit", c.highest, c.above)
 			}
-			if held {
+			if c.late < l.GPUWarm-10 || c.worked < 0.3 {
+				t.Errorf("far too careful: at most %.1f °C, working %.2f of the time", c.late, c.worked)
+			}
+			if c.held {
 				t.Error("a hold was asked for although pauses are enough")
 			}
 		})
 	}
+	if file := os.Getenv("DREAM_PLOT"); file != "" {
+		if err := os.WriteFile(file, []byte(monitor.SVG("A governed card, simulated: limit 83 °C, target 80 °C", plot)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestCoolCardIsNotSlowed(t *testing.T) {
-	_, worked, held := simulate(t, model{25, 0.15, 60, 50, 300, 30}, 200*time.Millisecond, 20*time.Minute, DefaultLimits())
-	if worked < 0.999 || held {
-		t.Fatalf("worked %.3f of the time, held %v", worked, held)
+	c := simulate(model{25, 0.15, 60, 50, 300, 30}, 200*time.Millisecond, 20*time.Minute, DefaultLimits())
+	if c.worked < 0.999 || c.held {
+		t.Fatalf("worked %.3f of the time, held %v", c.worked, c.held)
 	}
 }
 
