@@ -174,17 +174,19 @@ func (w *watch) line(s *rules.Snapshot) {
 	if m := s.Local.Memory; m.Known {
 		args = append(args, "memory", fmt.Sprintf("%.1f/%.1f GB", float64(m.Used)/1e9, float64(m.Total)/1e9))
 	}
+	var disks []any
 	for _, dir := range w.local.Directories {
 		if d := s.Local.Disks[dir]; d.Known {
-			args = append(args, "disk", fmt.Sprintf("%.0f %% of %s", 100*d.Fraction(), dir))
+			disks = append(disks, slog.String(dir, fmt.Sprintf("%.0f %%", 100*d.Fraction())))
 		}
 	}
+	args = append(args, slog.Group("disk", disks...))
 	for i := range s.Cards {
 		c := &s.Cards[i]
 		args = append(args, slog.Group(fmt.Sprintf("gpu%d", c.Index),
 			"temperature", figure(c.Temperature, 1), "margin", figure(c.SlowdownMargin, 1), "power", figure(c.Power, 1), "power_limit", figure(c.PowerLimit, 1),
 			"memory_mib", figure(c.MemoryUsed, 1<<20), "memory_total_mib", figure(c.MemoryTotal, 1<<20), "utilisation", figure(c.Utilisation, 1),
-			"clock_sm", figure(c.ClockSM, 1), "clock_memory", figure(c.ClockMemory, 1), "fan", figure(c.Fan, 1), "throttle", strings.Join(c.Throttle, ", ")))
+			"clock_sm", figure(c.ClockSM, 1), "clock_memory", figure(c.ClockMemory, 1), "fan", figure(c.Fan, 1), "ecc", figure(c.ECCErrors, 1), "throttle", throttle(c)))
 	}
 	w.log.Info("metrics", args...)
 }
@@ -202,4 +204,11 @@ func known(v *float64) any {
 		return "unknown"
 	}
 	return *v
+}
+
+func throttle(c *gpu.Sample) string {
+	if !c.ThrottleKnown {
+		return "unknown"
+	}
+	return strings.Join(c.Throttle, ", ")
 }

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dreamcad/bots/discord/discordtest"
+	"dreamcad/bots/slack/slacktest"
+	"dreamcad/ops/gpu/gputest"
+	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/storage/storagetest"
+)
+
+// logged is one JSON line of a child's log.
+type logged struct {
+	Time time.Time
+	Msg  string
+	Code string
+	Why  string
+	GPU0 struct {
+		Temperature any
+		Power       any
+	}
+}
+
+// spoken starts a process of the service and returns what gives its log so far.
+func spoken(t *testing.T, env []string, args ...string) func() []logged {
+	t.Helper()
+	out := &syncBuffer{}
+	cmd := exec.Command("dream", args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		stop := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+		defer stop.Stop()
+		_ = cmd.Wait()
+		if t.Failed() || testing.Verbose() {
+			t.Logf("dream %s:\n%s", strings.Join(args, " "), out)
+		}
+	})
+	return func() []logged {
+		var lines []logged
+		for line := range strings.Lines(out.String()) {
+			var l logged
+			if json.Unmarshal([]byte(line), &l) == nil {
+				lines = append(lines, l)
+			}
+		}
+		return lines
+	}
+}
+
+func find(lines []logged, msg, code string) *logged {
+	i := slices.IndexFunc(lines, func(l logged) bool { return l.Msg == msg && l.Code == code })
+	if i < 0 {
+		return nil
+	}
+	return &lines[i]
+}
+
+// await polls until the condition holds.
+func await(t *testing.T, what string, limit time.Duration, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v: not yet %s", limit, what)
+		}
+	}
+}
+
+// glb follows the first link to a GLB in a message.
+func glb(t *testing.T, message []byte) []byte {
+	t.Helper()
+	url := strings.ReplaceAll(string(glbLink.Find(message)), `\u0026`, "&")
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatalf("GET %q of %s: %v", url, message, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("GET %s: %s %v", url, resp.Status, err)
+	}
+	return data
+}
+
+// A card gets hot while a mesh is made: the operators of both platforms are told
+// within five seconds, the worker slows down, the card cools, the alert is edited
+// to its end, and the mesh is the same as without all that. The card is scripted;
+// it warms while the worker computes and cools while it rests.
+func TestHotCardDuringAMesh(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes two meshes")
+	}
+	card := gputest.Build(t, "model 68 104 10 68\n0 power 250\n0 threshold 98\n")
+	redis := queuetest.StartRedis(t, "--appendonly", "yes")
+	gateway := storagetest.StartGateway(t)
+	d, s := discordtest.New(), slacktest.New()
+	t.Cleanup(d.Close)
+	t.Cleanup(s.Close)
+	opsD, opsS := d.AddChannel("guild1").ID, s.AddChannel()
+	env := []string{
+		"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr,
+		"DREAM_STORAGE_URL=s3://dreams?create=true&region=us-east-1&endpoint=" + gateway.Endpoint,
+		"DREAM_STORAGE_ACCESS_KEY=" + gateway.AccessKey, "DREAM_STORAGE_SECRET_KEY=" + gateway.SecretKey,
+		"DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_CHAT_EDIT_EVERY=200ms",
+		"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_DISCORD_OPS_CHANNEL=" + opsD,
+		"DREAM_SLACK_BOT_TOKEN=" + s.BotToken, "DREAM_SLACK_APP_TOKEN=" + s.AppToken, "DREAM_SLACK_API_URL=" + s.URL(), "DREAM_SLACK_OPS_CHANNEL=" + opsS,
+	}
+	child(t, env, "bot")
+	lines := spoken(t, slices.Concat(env, card.Env(), []string{"DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_METRICS_EVERY=1s", "DREAM_OPS_RULES=gpu_warm clear_hold=2s"}),
+		"worker", "--device", "cpu")
+	await(t, "connected", time.Minute, func() bool { return d.Connected() > 0 && s.Connected() > 0 })
+
+	place := d.AddChannel("guild1").ID
+	mesh := func(person string) []byte {
+		d.Command(discordtest.Person{ID: person, Channel: place}, "dream", map[string]any{"prompt": "a ceramic coffee mug", "seed": 7})
+		var result []byte
+		await(t, "made", 6*time.Minute, func() bool {
+			for _, m := range d.Messages(place) {
+				if strings.Contains(m.Content, "failed") {
+					t.Fatal(m.Content)
+				}
+				if strings.Contains(m.Content, "is ready") && slices.Contains(m.Pinged, person) {
+					result = append([]byte(m.Content), m.Components...)
+				}
+			}
+			return result != nil
+		})
+		return glb(t, result)
+	}
+	hot := mesh("42")
+
+	told := find(lines(), "alert firing", "gpu_warm")
+	if told == nil {
+		t.Fatal("the card did not get hot")
+	}
+	if find(lines(), "the card is warm: resting between steps", "") == nil {
+		t.Error("the worker did not slow down")
+	}
+	const title = "A GPU is hot"
+	var onDiscord discordtest.Message
+	var onSlack slacktest.Message
+	await(t, "resolved on both platforms", time.Minute, func() bool {
+		i := slices.IndexFunc(d.Messages(opsD), func(m discordtest.Message) bool { return strings.Contains(m.Content, title) })
+		j := slices.IndexFunc(s.Messages(opsS), func(m slacktest.Message) bool { return strings.Contains(m.Text, title) })
+		if i < 0 || j < 0 {
+			return false
+		}
+		onDiscord, onSlack = d.Messages(opsD)[i], s.Messages(opsS)[j]
+		return strings.Contains(onDiscord.Content, "Resolved") && strings.Contains(onSlack.Text, "Resolved")
+	})
+	for platform, at := range map[string]time.Time{"Discord": onDiscord.Created, "Slack": onSlack.Created} {
+		delay := at.Sub(told.Time)
+		t.Logf("%s: the alert stood there %v after it fired", platform, delay.Round(time.Millisecond))
+		if delay > 5*time.Second {
+			t.Errorf("%s: after %v", platform, delay)
+		}
+	}
+	if onDiscord.Edits == 0 || onSlack.Edits == 0 || onDiscord.Everyone || onSlack.Everyone || len(onDiscord.Pinged)+len(onSlack.Pinged) > 0 {
+		t.Errorf("edits %d and %d; notified: %v %v", onDiscord.Edits, onSlack.Edits, onDiscord.Pinged, onSlack.Pinged)
+	}
+	// The metrics lines show how it went: over the limit, and down again while the job ran.
+	ended := find(lines(), "alert resolved", "gpu_warm")
+	done := find(lines(), "job done", "")
+	if ended == nil || done == nil || ended.Time.After(done.Time) {
+		t.Errorf("resolved %v, job done %v", ended, done)
+	}
+	var course []float64
+	for _, l := range lines() {
+		if c, ok := l.GPU0.Temperature.(float64); ok && l.Msg == "metrics" && (done == nil || l.Time.Before(done.Time)) {
+			course = append(course, c)
+		}
+	}
+	t.Logf("temperature each second: %v", course)
+	if len(course) < 10 || slices.Max(course) <= 83 || course[len(course)-1] >= 83 {
+		t.Error("the card did not get over the limit and come back")
+	}
+
+	card.Play("0 temperature 40\n0 power 30\n")
+	cool := mesh("43")
+	if !bytes.Equal(hot, cool) {
+		t.Errorf("the meshes differ: %d and %d bytes", len(hot), len(cool))
+	}
+	if err := checkGLB(hot); err != nil {
+		t.Error(err)
+	}
+}
+
+// The program against curves: what is at the limit, too short or unknown tells
+// nothing; heat, a lost card and the driver's errors tell their begin and their
+// end, also with a driver that lacks functions; beyond the hot limit no work is
+// taken.
+func TestScriptedCurves(t *testing.T) {
+	const script = `
+0 temperature 60
+2 temperature 60
+2 temperature 83
+3 temperature 83
+3 temperature 88
+3.3 temperature 88
+3.3 temperature 70
+5 temperature 70
+5 temperature none
+7 temperature 70
+7 temperature 86
+9 temperature 86
+9 temperature none
+11 temperature 86
+11 temperature 60
+14 temperature 60
+13 xid 79
+15 lost 1
+17 lost 0
+18 temperature 60
+18 temperature 93
+20 temperature 93
+20 temperature 50
+`
+	hook := make(chan string, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var a queue.Alert
+		if err := json.NewDecoder(r.Body).Decode(&a); err == nil && strings.HasPrefix(a.Code, "gpu_") {
+			hook <- a.Code + " " + string(a.State)
+		}
+	}))
+	defer server.Close()
+	card := gputest.Build(t, script, "-DOLD_DRIVER")
+	lines := spoken(t, slices.Concat(card.Env(), []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_WEBHOOK=" + server.URL,
+		"DREAM_WORKER_GUARD_GPUS=0", "DREAM_OPS_EVERY=100ms",
+		"DREAM_OPS_RULES=gpu_warm hold=700ms clear_hold=500ms,gpu_hot clear_hold=500ms,gpu_lost hold=300ms clear_hold=300ms,gpu_xid clear_hold=500ms"}),
+		"up", "--device", "cpu")
+	for _, want := range []string{
+		"gpu_warm firing", "gpu_warm resolved", "gpu_xid firing", "gpu_xid resolved", "gpu_lost firing", "gpu_lost resolved",
+		"gpu_hot firing", "gpu_warm firing", "gpu_warm resolved", "gpu_hot resolved",
+	} {
+		select {
+		case got := <-hook:
+			if got != want {
+				t.Fatalf("%s instead of %s", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("no %s", want)
+		}
+	}
+	await(t, "work taken again", 10*time.Second, func() bool { return find(lines(), "taking work again", "") != nil })
+	if l := find(lines(), "taking no new work", ""); l == nil {
+		t.Error("work was taken of a lost or hot card")
+	}
+	if find(lines(), "the card is too hot: saving and waiting", "") == nil || find(lines(), "the card has cooled: going on", "") == nil {
+		t.Error("the hold was not announced or not undone")
+	}
+}
