@@ -90,11 +90,12 @@ func (q *Queue) Feed(ctx context.Context, f queue.Feeding) error {
 		if err := r.Normalise(); err != nil {
 			return err
 		}
-		p, err := split(&r)
+		r.Batch = f.Batch
+		req, fix, err := split(&r)
 		if err != nil {
 			return err
 		}
-		args = append(args, r.ID, p.req, p.fp, string(r.Class), p.pool, p.sort, r.Requester.User(), r.Line, p.origin, p.private)
+		args = append(args, r.ID, req, fix.head(), fix.tail(), fix.class, fix.pool, r.Line, fix.user)
 	}
 	v, err := q.list(ctx, "feed batch", q.s.feed, args...)
 	switch {

@@ -128,7 +128,7 @@ func (a *audit) scan(sort string, f func(keys []string) error) error {
 		}
 	}
 	if cc, ok := a.q.c.(*redis.ClusterClient); ok {
-		m, err := cc.MasterForKey(a.ctx, a.q.key("meta"))
+		m, err := cc.MasterForKey(a.ctx, a.q.key("c"))
 		if err != nil {
 			return wrap("audit", err)
 		}
@@ -176,13 +176,14 @@ func (a *audit) jobs(keys []string) error {
 	ps := make([]place, len(ids))
 	for i, h := range hs {
 		z := func(parts ...string) *redis.FloatCmd { return p.ZScore(a.ctx, a.q.key(parts...), ids[i]) }
-		ps[i] = place{z("l", h["cl"], h["po"], h["us"]), z("held"), z("leases"), z("later"), z("t", "done"), z("t", "failed"), z("t", "cancelled"), z("t", "quarantined")}
+		f := h.fixed()
+		ps[i] = place{z("l", f.class, f.pool, f.user), z("held"), z("leases"), z("later"), z("t", "done"), z("t", "failed"), z("t", "cancelled"), z("t", "quarantined")}
 	}
 	if _, err := p.Exec(a.ctx); err != nil && err != redis.Nil {
 		return wrap("audit", err)
 	}
 	for i, h := range hs {
-		pl := ps[i]
+		pl, f := ps[i], h.fixed()
 		var in []string
 		for _, x := range []struct {
 			n string
@@ -198,19 +199,19 @@ func (a *audit) jobs(keys []string) error {
 		live := h["st"] == "queued" || h["st"] == "scheduled" || h["st"] == "leased"
 		switch {
 		case h["st"] == "leased":
-			a.userR[h["us"]]++
-		case live && h["ba"] == "":
-			a.userQ[h["us"]]++
+			a.userR[f.user]++
+		case live && f.batch == "":
+			a.userQ[f.user]++
 			a.queued++
 		}
 		if h["st"] != "leased" && h.float("ch") != 0 {
 			a.say("job %s is %s with a charge left", ids[i], h["st"])
 		}
-		if h["ba"] != "" && live {
-			a.batch[h["ba"]]++
+		if f.batch != "" && live {
+			a.batch[f.batch]++
 		}
 		if h["st"] == "queued" && h["hd"] == "" {
-			a.inLine[h["cl"]]++
+			a.inLine[f.class]++
 		}
 	}
 	return nil

@@ -675,11 +675,11 @@ func TestRow22Yield(t *testing.T) {
 func TestRow23OtherSchema(t *testing.T) {
 	r := queuetest.StartRedis(t)
 	c := r.Client()
-	if err := c.Set(t.Context(), "{dream}:schema", 2, 0).Err(); err != nil {
+	if err := c.Set(t.Context(), "{dream}:schema", 99, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	_, err := redisq.Open(t.Context(), queuetest.Config(), redisq.Options{UniversalOptions: redis.UniversalOptions{Addrs: []string{r.Addr}}})
-	if !errors.Is(err, queue.ErrVersion) || !strings.Contains(queue.SentenceOf(err), "schema 2") {
+	if !errors.Is(err, queue.ErrVersion) || !strings.Contains(queue.SentenceOf(err), "schema 99") {
 		t.Fatalf("%v", err)
 	}
 }

@@ -3,6 +3,7 @@ package redisq
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"dreamcad/queue"
@@ -35,14 +36,12 @@ func decode(s string, v any) error {
 }
 
 // hash is a job's hash; the names are short because a million jobs carry them:
-// r request, st status, cl class, po pool, so sort, us user, ba batch, ln line,
-// hd held, sq sequence, sb submitted, sa started, en ended, nb not before,
+// r request, m what never changes (see [fixed]), st status, hd held, sq sequence, sb submitted, sa started, en ended, nb not before,
 // dl deadline, at attempt, fa failures, cr crashes, di deaths in a row, cw who
 // crashed, li lease id, fi last outcome of a lease, wk worker, wn its name,
 // bs beside, pg progress, vi views, vb by which attempt, ck checkpoint,
 // fl failure, re result, es estimate, ch charged, ud used, ev last event,
-// as asked to yield, yi yielded at, qt quotas, fp fingerprint, or origin,
-// pv private, sn nonce of the submit.
+// as asked to yield, yi yielded at, qt quotas, sn nonce of the submit.
 type hash map[string]string
 
 func (h hash) int(f string) int {
@@ -86,26 +85,57 @@ func (h hash) job() (queue.Job, error) {
 	return j, nil
 }
 
-// pairs turns a flat reply into a map.
-func pairs(v []any) hash {
-	h := make(hash, len(v)/2)
-	for i := 0; i+1 < len(v); i += 2 {
-		h[text(v[i])] = text(v[i+1])
+// leaseFields are the fields that the lease script answers with.
+var leaseFields = strings.Fields("st m sq hd sa at li fi qt ch ud ev as r sb fa cr vi vb ck fl re wk es dl")
+
+// leased reads the answer of the lease script.
+func leased(reply any) hash {
+	v, _ := reply.([]any)
+	h := make(hash, len(v))
+	for i, f := range leaseFields[:min(len(v), len(leaseFields))] {
+		if s := text(v[i]); s != "" {
+			h[f] = s
+		}
 	}
 	return h
 }
 
-// parts of a request as the scripts take them.
-type parts struct{ req, fp, pool, sort, origin, private string }
+// fixed are the parts of a job that the scripts need and that never change; in
+// the field m they stand a line each, in this order.
+type fixed struct{ class, pool, sort, batch, line, private, user, origin, fingerprint string }
 
-func split(r *queue.Request) (parts, error) {
+// head and tail together are the field; events take over the tail.
+func (f *fixed) head() string {
+	return f.class + "\n" + f.pool + "\n" + f.sort + "\n" + f.batch + "\n" + f.line + "\n"
+}
+
+func (f *fixed) tail() string {
+	return f.private + "\n" + f.user + "\n" + f.origin + "\n" + f.fingerprint
+}
+
+func (h hash) fixed() (f fixed) {
+	v := strings.SplitN(h["m"], "\n", 9)
+	for i, p := range []*string{&f.class, &f.pool, &f.sort, &f.batch, &f.line, &f.private, &f.user, &f.origin, &f.fingerprint} {
+		if i < len(v) {
+			*p = v[i]
+		}
+	}
+	return f
+}
+
+// split returns a request as the job's hash keeps it: as JSON, and its fixed parts.
+func split(r *queue.Request) (string, fixed, error) {
 	b, err := json.Marshal(r)
 	if err != nil || len(b) > queue.MaxPayload {
-		return parts{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
+		return "", fixed{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
 	}
-	p := parts{req: string(b), fp: r.Fingerprint(), pool: r.Pool(), sort: r.Pool() + " " + string(r.Quality), origin: encode(r.Origin)}
+	f := fixed{class: string(r.Class), pool: r.Pool(), sort: r.Pool() + " " + string(r.Quality), fingerprint: r.Fingerprint(),
+		batch: r.Batch, user: r.Requester.User(), origin: encode(r.Origin)}
+	if r.Batch != "" {
+		f.line = strconv.FormatInt(r.Line, 10)
+	}
 	if r.Private {
-		p.private = "1"
+		f.private = "1"
 	}
-	return p, nil
+	return string(b), f, nil
 }

@@ -5,7 +5,6 @@ package redisq
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,7 +24,7 @@ import (
 )
 
 // schemaVersion is the layout of the keys.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // Queue is the Redis backend; it fulfils [queue.Queue].
 type Queue struct {
@@ -158,7 +157,7 @@ func Open(ctx context.Context, cfg queue.Config, o Options) (*Queue, error) {
 		o.MinRetryBackoff, o.MaxRetryBackoff = 20*time.Millisecond, 500*time.Millisecond
 	}
 	q := &Queue{cfg: cfg, o: o, c: redis.NewUniversalClient(&o.UniversalOptions), p: "{" + o.Prefix + "}:", seen: map[string]time.Time{}}
-	q.s = newScripts(q.header())
+	q.s = q.newScripts()
 	if err := q.begin(ctx); err != nil {
 		return nil, errors.Join(err, q.c.Close())
 	}
@@ -188,24 +187,55 @@ func (q *Queue) Close() error { return q.c.Close() }
 
 func (q *Queue) key(parts ...string) string { return q.p + strings.Join(parts, ":") }
 
-// header gives the scripts their constants.
-func (q *Queue) header() string {
-	c := &q.cfg
-	ms := func(d time.Duration) int64 { return d.Milliseconds() }
-	var b strings.Builder
-	fmt.Fprintf(&b, "local P = '%s'\n", q.p)
-	fmt.Fprintf(&b, "local C = {lease=%d, keylife=%d, running=%d, queueduser=%d, queuedall=%d, halflife=%d, bulkafter=%d, bulkevery=%d, yieldafter=%d, yieldhorizon=%d, yieldgap=%d, base=%d, max=%d, failures=%d, crashes=%d, keepage=%d, keepcount=%d, keepbatch=%d, keepevents=%d, estviews=%g, estmesh=%g, samples=%d, reasons=%d, others=%d}\n",
-		ms(c.Lease), ms(c.KeyLife), c.RunningPerUser, c.QueuedPerUser, c.QueuedTotal, ms(c.HalfLife), ms(c.BulkAfter), c.BulkEvery, ms(c.YieldAfter), ms(c.YieldHorizon), ms(c.YieldGap),
-		ms(c.BackoffBase), ms(c.BackoffMax), c.MaxFailures, c.MaxCrashes, ms(c.KeepAge), c.KeepCount, max(c.KeepBatch, 1), c.KeepEvents, c.EstimateViews, c.EstimateMesh, order.MaxSamples, maxReasons, maxOthers)
-	quoted, _ := json.Marshal(extra{Message: refuse.SentenceQuarantined})
-	fmt.Fprintf(&b, "local S = {quarantined=%s, quarantinedText=%s, lost=%s}\n", lua(string(quoted)), lua(refuse.SentenceQuarantined),
-		lua(`{"kind":"crash","detail":"the lease ran out without a heartbeat","worker":`))
+// source makes a script of a body: the prelude's functions that it needs before
+// it, and the constants in their places.
+func (q *Queue) source(body string) string {
+	shift := "local shift\n"
 	if q.o.TestClock {
-		b.WriteString("local function shift() return tonumber(redis.call('GET', P .. 'shift') or 0) end\n")
-	} else {
-		b.WriteString("local shift\n")
+		shift = "local function shift() return tonumber(redis.call('GET', P .. 'shift') or 0) end\n"
 	}
-	return b.String()
+	clock := "local t = call('TIME')\nlocal ts = string.format('%s%03d', t[1], t[2] / 1000)\nlocal ms = tonumber(ts)"
+	if q.o.TestClock {
+		clock = "local ts, ms = stamp(), now()"
+	}
+	if q.cfg.RunningPerUser == 0 {
+		body = limited.ReplaceAllString(body, "")
+	}
+	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(leaseFields, "','")+"'")
+	s := shift + needed(body) + "local function main()\n" + body + "\nend\nlocal r = main()\nflush()\nreturn r"
+	s = strings.ReplaceAll(s, "P .. '", "'"+q.p)
+	numbers, texts := q.constants()
+	return constant.ReplaceAllStringFunc(s, func(name string) string {
+		v := numbers[name[2:]]
+		if name[0] == 'S' {
+			v = texts[name[2:]]
+		}
+		if v == "" {
+			panic("no constant " + name) // a typing error in a script
+		}
+		return v
+	})
+}
+
+var limited = regexp.MustCompile(`(?m)^.*-- limited$`)
+
+var constant = regexp.MustCompile(`\b[CS]\.\w+`)
+
+// constants are what stands for C.… and S.… in the scripts.
+func (q *Queue) constants() (numbers, texts map[string]string) {
+	c := &q.cfg
+	numbers = map[string]string{"estviews": fmt.Sprint(c.EstimateViews), "estmesh": fmt.Sprint(c.EstimateMesh)}
+	for name, d := range map[string]time.Duration{"lease": c.Lease, "keylife": c.KeyLife, "halflife": c.HalfLife, "bulkafter": c.BulkAfter,
+		"yieldafter": c.YieldAfter, "yieldhorizon": c.YieldHorizon, "yieldgap": c.YieldGap, "base": c.BackoffBase, "max": c.BackoffMax, "keepage": c.KeepAge} {
+		numbers[name] = strconv.FormatInt(d.Milliseconds(), 10)
+	}
+	for name, n := range map[string]int{"running": c.RunningPerUser, "queueduser": c.QueuedPerUser, "queuedall": c.QueuedTotal, "bulkevery": c.BulkEvery,
+		"failures": c.MaxFailures, "crashes": c.MaxCrashes, "keepcount": c.KeepCount, "keepbatch": max(c.KeepBatch, 1), "keepevents": c.KeepEvents,
+		"samples": order.MaxSamples, "reasons": maxReasons, "others": maxOthers} {
+		numbers[name] = strconv.Itoa(n)
+	}
+	return numbers, map[string]string{"quarantined": lua(encode(extra{Message: refuse.SentenceQuarantined})), "quarantinedText": lua(refuse.SentenceQuarantined),
+		"lost": lua(`{"kind":"crash","detail":"the lease ran out without a heartbeat","worker":`)}
 }
 
 // lua quotes a constant text.
@@ -226,16 +256,14 @@ func (q *Queue) ShiftClock(ctx context.Context, by time.Duration) error {
 
 type scripts struct {
 	submit, cancel, lease, beat, complete, fail, back, tick                       *redis.Script
-	sw, requeue, release, forget, place, stats, ids, cursor, ack, raise           *redis.Script
+	repair, sw, requeue, release, forget, place, stats, ids, cursor, ack, raise   *redis.Script
 	put, del, keys, add, refund, lock, batchCreate, feed, batchCancel, batchRetry *redis.Script
 }
 
-func newScripts(header string) scripts {
-	n := func(body string) *redis.Script {
-		return redis.NewScript(header + needed(body) + "local function main()\n" + body + "\nend\nlocal r = main()\nflush()\nreturn r")
-	}
+func (q *Queue) newScripts() scripts {
+	n := func(body string) *redis.Script { return redis.NewScript(q.source(body)) }
 	return scripts{
-		submit: n(submitLua), cancel: n(cancelLua), lease: n(leaseLua), beat: n(beatLua), complete: n(completeLua), fail: n(failLua), back: n(backLua), tick: n(tickLua),
+		submit: n(submitLua), cancel: n(cancelLua), lease: n(leaseLua), beat: n(beatLua), complete: n(completeLua), fail: n(failLua), back: n(backLua), tick: n(tickLua), repair: n(repairLua),
 		sw: n(switchLua), requeue: n(requeueLua), release: n(releaseLua), forget: n(forgetLua), place: n(placeLua), stats: n(statsLua), ids: n(idsLua),
 		cursor: n(cursorLua), ack: n(ackLua), raise: n(raiseLua), put: n(putLua), del: n(deleteLua), keys: n(keysLua), add: n(addLua), refund: n(refundLua),
 		lock: n(lockLua), batchCreate: n(batchCreateLua), feed: n(feedLua), batchCancel: n(batchCancelLua), batchRetry: n(batchRetryLua),
@@ -288,7 +316,7 @@ func (q *Queue) loadScripts(ctx context.Context) error {
 
 // run executes a script; the one key routes to the slot.
 func (q *Queue) run(ctx context.Context, s *redis.Script, args ...any) *redis.Cmd {
-	return s.Run(ctx, q.c, []string{q.key("meta")}, args...)
+	return s.Run(ctx, q.c, []string{q.key("c")}, args...)
 }
 
 // list runs a script that returns a list of texts (numbers are turned into texts).
@@ -343,15 +371,16 @@ func (q *Queue) durable(ctx context.Context, doing string) error {
 	}
 	defer conn.Close()
 	pipe := conn.Pipeline()
-	pipe.HIncrBy(ctx, q.key("meta"), "waited", 1)
+	pipe.HIncrBy(ctx, q.key("c"), "waited", 1)
 	w := pipe.Do(ctx, "WAIT", q.o.WaitReplicas, 1000)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return wrap(doing, err)
 	}
-	if n, err := w.Int(); err != nil || n < q.o.WaitReplicas {
-		return &queue.Error{Code: queue.CodeUnavailable, Doing: doing, Err: fmt.Errorf("%d of %d replicas confirmed: %w", n, q.o.WaitReplicas, err)}
+	n, err := w.Int()
+	if err == nil && n < q.o.WaitReplicas {
+		err = fmt.Errorf("%d of %d replicas confirmed", n, q.o.WaitReplicas)
 	}
-	return nil
+	return wrap(doing, err)
 }
 
 func (q *Queue) conn() *redis.Conn {

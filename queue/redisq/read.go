@@ -204,7 +204,7 @@ func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 		case "ended":
 			s.Ended[queue.Status(rest)] = n
 		case "c":
-			if rest != "waiting" { // not a count of events
+			if rest != "waiting" && rest != "seq" && !strings.HasPrefix(rest, "floor:") { // not counts of events
 				s.Counters[rest] = n
 			}
 		case "o":

@@ -49,3 +49,26 @@ func TestModel(t *testing.T) {
 	r := queuetest.StartRedis(t)
 	queuetest.RunModel(t, on([]string{r.Addr}, false))
 }
+
+// An entry of a line whose job is gone (somebody deleted its key) is taken out
+// and holds nobody up.
+func TestEntryWithoutJob(t *testing.T) {
+	r := queuetest.StartRedis(t)
+	f := setupFault(t, r.Addr)
+	gone, next := f.submit("a", "gone"), f.submit("b", "next")
+	if n, err := r.Client().Del(f.ctx, fmt.Sprintf("{f%d}:j:%s", subjects.Load(), gone)).Result(); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	c := queuetest.Caps("w")
+	c.Wait = 5 * time.Second
+	l, err := f.q.Lease(f.ctx, c)
+	if err != nil || l.Job.ID != next {
+		t.Fatalf("%+v %v, want job %s", l, err, next)
+	}
+	if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.q.Lease(f.ctx, queuetest.Caps("w")); queue.CodeOf(err) != queue.CodeEmpty {
+		t.Fatal(err)
+	}
+}

@@ -59,6 +59,14 @@ func (q *Queue) Events(ctx context.Context, after string, limit int, wait time.D
 func event(m redis.XMessage) (queue.Event, error) {
 	f := func(k string) string { s, _ := m.Values[k].(string); return s }
 	n := func(k string) int64 { v, _ := strconv.ParseInt(f(k), 10, 64); return v }
+	if s := f("e"); s != "" { // a job's: kind, job, attempt, lease, number, time, private, user, origin, fingerprint
+		v := strings.SplitN(s, "\n", 10)
+		for i, k := range []string{"k", "j", "a", "l", "q", "t", "p", "u", "o"} {
+			if i < len(v) {
+				m.Values[k] = v[i]
+			}
+		}
+	}
 	var x extra
 	e := queue.Event{ID: m.ID, Kind: queue.EventKind(f("k")), Job: f("j"), Batch: f("b"), Attempt: int(n("a")), LeaseID: f("l"), Seq: int(n("q")),
 		At: at(float64(n("t"))), User: f("u"), Private: f("p") == "1"}

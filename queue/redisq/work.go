@@ -19,7 +19,7 @@ import (
 )
 
 func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
-	p, err := split(r)
+	req, f, err := split(r)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
 		}
 		fmt.Fprintf(&refund, "%d %s\n", q.Cost, q.Key)
 	}
-	args := []any{r.ID, p.req, p.fp, string(r.Class), p.pool, p.sort, r.Requester.User(), r.Batch, r.Line, p.origin, p.private, rand.Text()[:12], r.Key, refund.String(), len(quotas)}
+	args := []any{r.ID, req, f.head(), f.tail(), f.class, f.pool, f.batch, f.line, f.user, rand.Text()[:12], r.Key, refund.String(), len(quotas)}
 	for _, q := range quotas {
 		args = append(args, q.Key, q.Cost, q.Limit, q.Life.Milliseconds())
 	}
@@ -119,7 +119,7 @@ func (q *Queue) pipeline(ctx context.Context, s *redis.Script, args [][]any) ([]
 		p := q.c.Pipeline()
 		for i, a := range args {
 			if a != nil && want(i) {
-				cmds[i] = eval(ctx, p, []string{q.key("meta")}, a...)
+				cmds[i] = eval(ctx, p, []string{q.key("c")}, a...)
 			}
 		}
 		if p.Len() == 0 {
@@ -236,8 +236,10 @@ func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []st
 	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), back())
 	}
-	fields, _ := v[1].([]any)
-	j, err := pairs(fields).job()
+	if text(v[0]) == "repair" {
+		return nil, wrap("repair line", q.run(call, q.s.repair, v[1:]...).Err())
+	}
+	j, err := leased(v[1]).job()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("decode job %q: %w", text(v[0]), err), back())
 	}

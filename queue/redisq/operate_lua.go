@@ -49,7 +49,7 @@ return {'ok'}`
 local j = load(ARGV[1])
 if not j then return {'none'} end
 if j.st ~= 'failed' and j.st ~= 'cancelled' and j.st ~= 'quarantined' then return {'state', j.st} end
-call('HDEL', P .. 'poison', j.fp)
+call('HDEL', P .. 'poison', fingerprint(j.m))
 call('ZREM', P .. 't:' .. j.st, j.id)
 if j.ba ~= '' then
   local k = P .. 'b:' .. j.ba
@@ -71,9 +71,9 @@ return {'ok'}`
 
 	// ARGV: id; returns 1 or 0 (no job)
 	releaseLua = `
-local fp = call('HGET', P .. 'j:' .. ARGV[1], 'fp')
-if not fp then return 0 end
-call('HDEL', P .. 'poison', fp)
+local j = load(ARGV[1])
+if not j then return 0 end
+call('HDEL', P .. 'poison', fingerprint(j.m))
 return 1`
 
 	// ARGV: user id…; deletes those of the ids that are terminal; returns them
@@ -81,9 +81,9 @@ return 1`
 local out = {}
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local v = call('HMGET', P .. 'j:' .. id, 'st', 'r', 'us')
-  if v[3] == ARGV[1] and (v[1] == 'done' or v[1] == 'failed' or v[1] == 'cancelled' or v[1] == 'quarantined') then
-    local ok, r = pcall(cjson.decode, v[2])
+  local j = load(id)
+  if j and j.us == ARGV[1] and (j.st == 'done' or j.st == 'failed' or j.st == 'cancelled' or j.st == 'quarantined') then
+    local ok, r = pcall(cjson.decode, call('HGET', j.k, 'r'))
     if ok and r.key then call('DEL', P .. 'i:' .. r.key) end
     drop(id)
     out[#out+1] = id
@@ -124,7 +124,7 @@ local etas = {}
 local z = call('ZRANGE', P .. 'eta', 0, 999, 'WITHSCORES')
 for i = 1, #z, 2 do
   etas[#etas+1] = z[i+1]
-  etas[#etas+1] = j.cl == 'interactive' and call('HGET', P .. 'j:' .. z[i], 'cl') == 'bulk' and '1' or '0'
+  etas[#etas+1] = j.cl == 'interactive' and string.sub(call('HGET', P .. 'j:' .. z[i], 'm') or '', 1, 5) == 'bulk\n' and '1' or '0'
 end
 local slots = 0
 for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
@@ -150,7 +150,7 @@ for _, cl in ipairs({'interactive', 'bulk'}) do
     local c = call('ZCARD', P .. 'v:' .. cl .. ':' .. po) + call('ZCARD', P .. 'vp:' .. cl .. ':' .. po)
     if c <= 1000 then
       for _, z in ipairs({'v', 'vp'}) do
-        for _, u in ipairs(call('ZRANGE', P .. z .. ':' .. cl .. ':' .. po, 0, -1)) do
+        for _, u in ipairs(call('ZRANGE', P .. '' .. z .. ':' .. cl .. ':' .. po, 0, -1)) do
           if not users[cl][u] then users[cl][u] = true; n = n + 1 end
         end
       end
@@ -160,7 +160,7 @@ for _, cl in ipairs({'interactive', 'bulk'}) do
 end
 put('held', call('ZCARD', P .. 'held'))
 put('scheduled', call('ZCARD', P .. 'later'))
-put('c:submitted', call('HGET', P .. 'meta', 'seq') or 0)
+put('c:submitted', call('HGET', P .. 'c', 'seq') or 0)
 put('leased', call('ZCARD', P .. 'leases'))
 put('overdue', call('ZCOUNT', P .. 'leases', '-inf', '(' .. now()))
 for _, st in ipairs({'done', 'failed', 'cancelled', 'quarantined'}) do put('ended:' .. st, call('ZCARD', P .. 't:' .. st)) end
@@ -172,11 +172,11 @@ for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 150
   put('w:' .. call('ZSCORE', P .. 'seen', w), call('HGET', P .. 'workers', w) or '')
 end
 local e = call('HKEYS', P .. 'est')
-for i = 1, math.min(#e, 200) do put('d:' .. e[i], table.concat(call('LRANGE', P .. 'd:' .. e[i], 0, -1), ' ')) end
+for i = 1, math.min(#e, 200) do put('d:' .. e[i], table.concat(call('LRANGE', P .. 'd:' .. e[i], 0, C.samples - 1), ' ')) end
 local cur = call('HGETALL', P .. 'cur')
 for i = 1, #cur, 2 do
   local s = string.sub(cur[i], 1, 7) == 'alerts/' and 'al' or 'ev'
-  put('o:' .. cur[i], #call('XRANGE', P .. s, '(' .. cur[i+1], '+', 'COUNT', 1000))
+  put('o:' .. cur[i], #call('XRANGE', P .. '' .. s, '(' .. cur[i+1], '+', 'COUNT', 1000))
 end
 return out`
 
@@ -196,7 +196,7 @@ return call('ZREVRANGE', k, 0, n - 1)`
 	cursorLua = `
 local c = call('HGET', P .. 'cur', ARGV[1])
 if c then return c end
-local e = call('XREVRANGE', P .. ARGV[2], '+', '-', 'COUNT', 1)
+local e = call('XREVRANGE', P .. '' .. ARGV[2], '+', '-', 'COUNT', 1)
 c = e[1] and e[1][1] or '0-0'
 call('HSET', P .. 'cur', ARGV[1], c)
 return c`
@@ -312,7 +312,7 @@ call('ZADD', P .. 'bo:' .. ARGV[3], stamp(), ARGV[1])
 batchCheck(ARGV[1])
 return 1`
 
-	// ARGV: batch from to redo n {id req fp cl po so us ln origin private}…; returns {"ok"} or {"none"} or {"conflict", state, cursor}
+	// ARGV: batch from to redo n {id req head tail class pool line user}…; returns {"ok"} or {"none"} or {"conflict", state, cursor}
 	feedLua = `
 local ba, from, to, redo = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local k = P .. 'b:' .. ba
@@ -322,8 +322,10 @@ local cur = tonumber(b[2])
 if b[1] == 'running' and cur == to and to > from then return {'ok'} end
 if b[1] ~= 'running' or cur ~= from or (redo and tonumber(b[3]) == 0) then return {'conflict', b[1], cur} end
 local n, new = tonumber(ARGV[5]), 0
+local c = call('HMGET', P .. 'c', 'seq', 'waiting')
+K = {seq=tonumber(c[1] or 0), waiting=tonumber(c[2] or 0)}
 for i = 0, n - 1 do
-  local a = 6 + 10 * i
+  local a = 6 + 8 * i
   local id = ARGV[a]
   if redo then
     local st = call('HGET', P .. 'j:' .. id, 'st')
@@ -331,11 +333,11 @@ for i = 0, n - 1 do
       call('LREM', P .. 'tb:' .. ba .. ':' .. st, 1, id)
       drop(id)
     end
-    call('SETBIT', P .. 'br:' .. ba, ARGV[a+7], 0)
-    call('HDEL', P .. 'poison', ARGV[a+2])
+    call('SETBIT', P .. 'br:' .. ba, ARGV[a+6], 0)
+    call('HDEL', P .. 'poison', fingerprint(ARGV[a+3]))
   end
   if call('EXISTS', P .. 'j:' .. id) == 0 then
-    enqueue({id=id, req=ARGV[a+1], fp=ARGV[a+2], cl=ARGV[a+3], po=ARGV[a+4], so=ARGV[a+5], us=ARGV[a+6], ba=ba, ln=ARGV[a+7], ['or']=ARGV[a+8], pv=ARGV[a+9], sn='', key='', qt=''})
+    enqueue({id=id, req=ARGV[a+1], head=ARGV[a+2], tail=ARGV[a+3], cl=ARGV[a+4], po=ARGV[a+5], ba=ba, ln=ARGV[a+6], us=ARGV[a+7]})
     new = new + 1
   end
 end
