@@ -6,6 +6,9 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"dreamcad/inference/asset"
 	"dreamcad/inference/distill"
@@ -75,8 +78,8 @@ type MeshStage struct {
 	files  []asset.File
 }
 
-// framesAStep is how many turntable frames one step draws.
-const framesAStep = 5
+// framesAStep is how many turntable frames one step draws: one a core, at least five.
+func framesAStep() int { return max(5, runtime.GOMAXPROCS(0)) }
 
 // NewMeshStage starts from the source views: pictures and cameras; masks, weights and
 // source marks are set here.
@@ -141,7 +144,7 @@ const (
 )
 
 func (s *MeshStage) drawSteps() int {
-	return (s.set.Turntable.Frames + framesAStep - 1) / framesAStep
+	return (s.set.Turntable.Frames + framesAStep() - 1) / framesAStep()
 }
 
 // Progress names the stage that the next Step works at, and counts its steps.
@@ -192,7 +195,7 @@ func (s *MeshStage) Step(ctx context.Context) (done bool, err error) {
 
 func (s *MeshStage) draw() {
 	t := s.set.Turntable
-	n := min(framesAStep, t.Frames-len(s.frames))
+	n := min(framesAStep(), t.Frames-len(s.frames))
 	cams := make([]field.Camera, n)
 	for i := range cams {
 		cams[i] = s.result.Views[0].Camera
@@ -203,22 +206,28 @@ func (s *MeshStage) draw() {
 }
 
 func (s *MeshStage) write() ([]asset.File, error) {
-	files, err := asset.MeshFiles(s.out, s.set.Formats)
-	if err != nil {
-		return nil, err
-	}
-	var cams []field.Camera
-	for _, v := range s.result.Views {
-		if v.Source {
-			cams = append(cams, v.Camera)
+	var files []asset.File
+	var sheet, gif []byte
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		gif, err = asset.Turntable(s.frames, s.set.Turntable.Delay)
+		return err
+	})
+	g.Go(func() (err error) {
+		files, err = asset.MeshFiles(s.out, s.set.Formats)
+		return err
+	})
+	g.Go(func() (err error) {
+		var cams []field.Camera
+		for _, v := range s.result.Views {
+			if v.Source {
+				cams = append(cams, v.Camera)
+			}
 		}
-	}
-	sheet, err := asset.Sheet(s.out.DrawAll(cams, 2*s.result.Views[0].Image.Size), 2)
-	if err != nil {
-		return nil, err
-	}
-	gif, err := asset.Turntable(s.frames, s.set.Turntable.Delay)
-	if err != nil {
+		sheet, err = asset.Sheet(s.out.DrawAll(cams, 2*s.result.Views[0].Image.Size), 2)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return append(files,

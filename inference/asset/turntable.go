@@ -7,6 +7,7 @@ import (
 	"image/color"
 	"image/gif"
 	"slices"
+	"sync"
 
 	"dreamcad/inference/field"
 )
@@ -19,14 +20,18 @@ func Turntable(frames []field.Image, delay int) ([]byte, error) {
 	}
 	p := newPalette(frames)
 	out := gif.GIF{}
+	var wg sync.WaitGroup
 	for _, f := range frames {
 		im := image.NewPaletted(image.Rect(0, 0, f.Size, f.Size), p.colours)
-		for i := range im.Pix {
-			im.Pix[i] = p.index(f.Pix[i*3:])
-		}
+		wg.Go(func() {
+			for i := range im.Pix {
+				im.Pix[i] = p.index(f.Pix[i*3:])
+			}
+		})
 		out.Image = append(out.Image, im)
 		out.Delay = append(out.Delay, delay)
 	}
+	wg.Wait()
 	var b bytes.Buffer
 	if err := gif.EncodeAll(&b, &out); err != nil {
 		return nil, fmt.Errorf("encoding a turntable: %w", err)

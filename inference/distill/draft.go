@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"dreamcad/inference/field"
 )
@@ -102,9 +103,13 @@ func NewDraft(views []field.View, net Denoiser, set Settings) (*Draft, error) {
 		if v.Image.Size != views[0].Image.Size {
 			return nil, fmt.Errorf("making a field: views of %d and of %d pixels", views[0].Image.Size, v.Image.Size)
 		}
-		if err := d.add(v.Image, v.Camera, 1, true, nil); err != nil {
-			return nil, err
+	}
+	for _, v := range eachOf(views, func(i int) field.View { return masked(views[i].Image, views[i].Camera, 1, nil) }) {
+		v.Source = true
+		if !slices.Contains(v.Mask, true) {
+			return nil, errors.New("making a field: a view shows nothing but background")
 		}
+		d.include(v)
 	}
 	d.plan()
 	d.save()
@@ -283,12 +288,23 @@ func (d *Draft) redraw(ctx context.Context, index int) (finished bool, err error
 		return false, fmt.Errorf("redrawing views, round %d: %d pictures for %d cameras", index+1, len(images), len(d.cameras))
 	}
 	hints := d.hints()
-	for i, im := range images {
-		if err := d.add(matchColour(im, d.renders[i].Image, hints[i]), d.cameras[i], d.set.RoundWeight, false, hints[i]); err != nil {
-			return false, err
-		}
+	for _, v := range eachOf(images, func(i int) field.View {
+		return masked(matchColour(images[i], d.renders[i].Image, hints[i]), d.cameras[i], d.set.RoundWeight, hints[i])
+	}) {
+		d.include(v)
 	}
 	return true, nil
+}
+
+// eachOf makes a view of each element of a list, all at once.
+func eachOf[T any](list []T, view func(i int) field.View) []field.View {
+	out := make([]field.View, len(list))
+	var wg sync.WaitGroup
+	for i := range list {
+		wg.Go(func() { out[i] = view(i) })
+	}
+	wg.Wait()
+	return out
 }
 
 func pictures(renders []field.Picture) []field.Image {
@@ -311,15 +327,10 @@ func (d *Draft) hints() [][]bool {
 	return out
 }
 
-// add takes a picture as a view. hint is where the object is expected, if known.
-func (d *Draft) add(im field.Image, cam field.Camera, weight float32, source bool, hint []bool) error {
+// masked makes a view of a picture. hint is where the object is expected, if known.
+func masked(im field.Image, cam field.Camera, weight float32, hint []bool) field.View {
 	im = unpack(pack(im), im.Size)
-	m := field.MaskNear(im, hint)
-	if source && !slices.Contains(m, true) {
-		return errors.New("making a field: a view shows nothing but background")
-	}
-	d.include(field.View{Camera: cam, Image: im, Mask: m, Weight: weight, Source: source})
-	return nil
+	return field.View{Camera: cam, Image: im, Mask: field.MaskNear(im, hint), Weight: weight}
 }
 
 func (d *Draft) include(v field.View) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -68,22 +69,31 @@ func (r *Rays) Add(v View, pad int) {
 		keep = Dilate(v.Mask, v.Image.Size, pad)
 	}
 	pr := v.Camera.Projection(v.Image.Size)
+	var pixels []int32
 	for _, p := range tiled(v.Image.Size) {
-		i := int(p)
-		if !keep[i] {
-			continue
+		if keep[p] {
+			pixels = append(pixels, p)
 		}
-		q, ok := newRay(&pr, i%v.Image.Size, i/v.Image.Size)
-		if !ok {
-			continue
-		}
-		copy(q.colour[:], v.Image.Pix[i*3:])
-		if v.Mask[i] {
-			q.opacity = 1
-		}
-		q.weight = v.Weight
-		r.list = append(r.list, q)
 	}
+	rays := make([]ray, len(pixels))
+	const part = 1024
+	parallel((len(pixels)+part-1)/part, func(k int) {
+		for at := k * part; at < min((k+1)*part, len(pixels)); at++ {
+			i := int(pixels[at])
+			q, ok := newRay(&pr, i%v.Image.Size, i/v.Image.Size)
+			if !ok {
+				continue
+			}
+			copy(q.colour[:], v.Image.Pix[i*3:])
+			if v.Mask[i] {
+				q.opacity = 1
+			}
+			q.weight = v.Weight
+			rays[at] = q
+		}
+	})
+	// A ray that misses the sphere was left zero.
+	r.list = append(r.list, slices.DeleteFunc(rays, func(q ray) bool { return q.far == q.near })...)
 }
 
 // tiled lists the pixels of a size×size picture along a Z curve, so that neighbours in

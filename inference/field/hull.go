@@ -22,7 +22,8 @@ func NewHull(views []View, n int) *Hull {
 	}
 	const below = 1 << 31
 	cones := make([]cone, len(views))
-	for i, v := range views {
+	parallel(len(views), func(i int) {
+		v := &views[i]
 		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1}
 		switch {
 		case v.Source:
@@ -30,7 +31,7 @@ func NewHull(views []View, n int) *Hull {
 		case v.Camera.Elevation < -5:
 			cones[i].votes = below
 		}
-	}
+	})
 	enough := func(v uint32) bool { return v&^below+v>>31 >= 2 }
 	cast := func(v *uint32, vote uint32) {
 		if vote == below {
@@ -103,13 +104,15 @@ func SignedDistance(inside []bool, n int) []float32 {
 	in, out := squaredDistance(inside, n, false), squaredDistance(inside, n, true)
 	h := 2 / float32(n)
 	d := make([]float32, len(inside))
-	for i := range d {
-		if inside[i] {
-			d[i] = (float32(math.Sqrt(float64(in[i]))) - 0.5) * h
-		} else {
-			d[i] = (0.5 - float32(math.Sqrt(float64(out[i])))) * h
+	parallel(n, func(z int) {
+		for i := z * n * n; i < (z+1)*n*n; i++ {
+			if inside[i] {
+				d[i] = (float32(math.Sqrt(float64(in[i]))) - 0.5) * h
+			} else {
+				d[i] = (0.5 - float32(math.Sqrt(float64(out[i])))) * h
+			}
 		}
-	}
+	})
 	return d
 }
 
@@ -119,11 +122,13 @@ func SignedDistance(inside []bool, n int) []float32 {
 func squaredDistance(m []bool, n int, value bool) []float32 {
 	const far = 1e9
 	d := make([]float32, len(m))
-	for i, v := range m {
-		if v != value {
-			d[i] = far
+	parallel(n, func(z int) {
+		for i := z * n * n; i < (z+1)*n*n; i++ {
+			if m[i] != value {
+				d[i] = far
+			}
 		}
-	}
+	})
 	for _, axis := range [3][3]int{{1, n, n * n}, {n, 1, n * n}, {n * n, 1, n}} {
 		stride, a, b := axis[0], axis[1], axis[2]
 		parallel(n, func(p int) {

@@ -1,9 +1,6 @@
 package mesh
 
-import (
-	"container/heap"
-	"math"
-)
+import "math"
 
 // quadric is the symmetric matrix of a sum of squared distances to planes (Garland and
 // Heckbert 1997): xx, xy, xz, xw, yy, yz, yw, zz, zw, ww.
@@ -50,22 +47,69 @@ type collapse struct {
 	p              Vec
 }
 
-type collapses []collapse
-
-func (h collapses) Len() int { return len(h) }
-func (h collapses) Less(i, j int) bool {
-	a, b := &h[i], &h[j]
+// before orders candidates: the cheapest first, ties by their ends.
+func (a *collapse) before(b *collapse) bool {
 	if a.cost != b.cost {
 		return a.cost < b.cost
 	}
 	return a.u < b.u || a.u == b.u && a.v < b.v
 }
-func (h collapses) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *collapses) Push(x any)   { *h = append(*h, x.(collapse)) }
-func (h *collapses) Pop() any {
+
+// collapses is a heap whose first is the next; a node has four children.
+type collapses []collapse
+
+func (h collapses) down(i int) {
+	x := h[i]
+	for {
+		k := 4*i + 1
+		if k >= len(h) {
+			break
+		}
+		best := k
+		for c := k + 1; c < min(k+4, len(h)); c++ {
+			if h[c].before(&h[best]) {
+				best = c
+			}
+		}
+		if !h[best].before(&x) {
+			break
+		}
+		h[i] = h[best]
+		i = best
+	}
+	h[i] = x
+}
+
+func (h collapses) build() {
+	for i := len(h) / 4; i >= 0 && len(h) > 0; i-- {
+		h.down(i)
+	}
+}
+
+func (h *collapses) push(x collapse) {
+	*h = append(*h, x)
 	o := *h
-	x := o[len(o)-1]
-	*h = o[:len(o)-1]
+	i := len(o) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !x.before(&o[up]) {
+			break
+		}
+		o[i] = o[up]
+		i = up
+	}
+	o[i] = x
+}
+
+func (h *collapses) pop() collapse {
+	o := *h
+	x := o[0]
+	last := len(o) - 1
+	o[0] = o[last]
+	*h = o[:last]
+	if last > 0 {
+		(*h).down(0)
+	}
 	return x
 }
 
@@ -105,17 +149,25 @@ func (m *Mesh) Decimate(budget int) *Mesh {
 			d.faces[v] = append(d.faces[v], int32(i))
 		}
 	}
+	var edges [][2]int32
 	for _, f := range m.Faces {
 		for k := range 3 {
 			if u, v := f[k], f[(k+1)%3]; u < v {
-				d.queue = append(d.queue, d.candidate(u, v))
+				edges = append(edges, [2]int32{u, v})
 			}
 		}
 	}
-	heap.Init(&d.queue)
+	d.queue = make(collapses, len(edges), 2*len(edges))
+	const part = 4096
+	each((len(edges)+part-1)/part, func(p int) {
+		for i := p * part; i < min((p+1)*part, len(edges)); i++ {
+			d.queue[i] = d.candidate(edges[i][0], edges[i][1])
+		}
+	})
+	d.queue.build()
 	left := len(m.Faces)
 	for left > budget && len(d.queue) > 0 {
-		c := heap.Pop(&d.queue).(collapse)
+		c := d.queue.pop()
 		if c.stampU != d.stamp[c.u] || c.stampV != d.stamp[c.v] || !d.allowed(&c) {
 			continue
 		}
@@ -249,7 +301,7 @@ func (d *decimator) apply(c *collapse) {
 		for _, w := range d.m.Faces[i] {
 			if d.mark[w] != d.markID {
 				d.mark[w] = d.markID
-				heap.Push(&d.queue, d.candidate(min(u, w), max(u, w)))
+				d.queue.push(d.candidate(min(u, w), max(u, w)))
 			}
 		}
 	}

@@ -51,11 +51,14 @@ func level(f []float32, n int, views []field.View) float32 {
 	}
 	h := g.Voxel()
 	candidates := []float32{-0.7, -0.6, -0.5, -0.4, -0.3, -0.2, -0.1, 0}
-	score := make([]float64, len(candidates))
-	for _, v := range views {
+	scores := make([][]float64, len(views))
+	each(len(views), func(k int) {
+		v := &views[k]
 		if !v.Source {
-			continue
+			return
 		}
+		score := make([]float64, len(candidates))
+		scores[k] = score
 		const sub = 2
 		size := v.Image.Size
 		peak := g.Peak(v.Camera, size*sub, -h)
@@ -70,7 +73,13 @@ func level(f []float32, n int, views []field.View) float32 {
 				}
 				mask[i] = 2*count > sub*sub
 			}
-			score[c] += IoU(mask, v.Mask)
+			score[c] = IoU(mask, v.Mask)
+		}
+	})
+	score := make([]float64, len(candidates))
+	for _, s := range scores {
+		for c, x := range s {
+			score[c] += x
 		}
 	}
 	best := len(candidates) - 2
