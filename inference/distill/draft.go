@@ -254,6 +254,21 @@ func (d *Draft) begin(p phase, stage Stage) error {
 func (d *Draft) reshape(n int) {
 	d.hullViews = len(d.views)
 	d.hull = field.NewHull(d.views, n)
+	d.castRays()
+}
+
+// castRays makes the rays again where the hull disputes pixels of redrawn views.
+func (d *Draft) castRays() {
+	if !slices.ContainsFunc(d.hull.Disputed, func(m []bool) bool { return m != nil }) {
+		return
+	}
+	d.rays = &field.Rays{}
+	for i, v := range d.views {
+		if i < len(d.hull.Disputed) {
+			v.Unsure = d.hull.Disputed[i]
+		}
+		d.rays.Add(v, d.set.MaskPad)
+	}
 }
 
 // redraw does one step of a round.

@@ -50,7 +50,7 @@ type stored struct {
 	Hollow    bool
 }
 
-const version = 3
+const version = 4
 
 // MarshalBinary writes the state after the last finished phase: a few megabytes.
 func (d *Draft) MarshalBinary() ([]byte, error) {
@@ -133,6 +133,7 @@ func Resume(data []byte, net Denoiser) (*Draft, error) {
 		d.grid = g
 		d.hullViews = s.HullViews
 		d.hull = field.NewHull(d.views[:s.HullViews], s.Grid)
+		d.castRays()
 	}
 	d.save()
 	return d, nil

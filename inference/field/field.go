@@ -111,6 +111,7 @@ type View struct {
 	Mask   []bool  // (Size, Size): where the object is
 	Weight float32 // of its rays in the loss
 	Source bool    // one of the views that the network drew from noise alone
+	Unsure []bool  // (Size, Size): pixels that no ray is made of; nil: none
 }
 
 // Grid is the field: N samples a side.

@@ -62,7 +62,8 @@ type ray struct {
 // Len is the number of rays.
 func (r *Rays) Len() int { return len(r.list) }
 
-// Add appends the rays through the pixels of a view's mask dilated by pad pixels.
+// Add appends the rays through the pixels of a view's mask dilated by pad pixels, but
+// for those it is unsure of.
 func (r *Rays) Add(v View, pad int) {
 	keep := v.Mask
 	if pad > 0 {
@@ -71,7 +72,7 @@ func (r *Rays) Add(v View, pad int) {
 	pr := v.Camera.Projection(v.Image.Size)
 	var pixels []int32
 	for _, p := range tiled(v.Image.Size) {
-		if keep[p] {
+		if keep[p] && (v.Unsure == nil || !v.Unsure[p]) {
 			pixels = append(pixels, p)
 		}
 	}

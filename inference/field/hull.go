@@ -1,30 +1,58 @@
 package field
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Hull is what the masks say about space.
 type Hull struct {
 	N        int
 	Distance []float32 // (N, N, N): signed distance in world units, positive inside
 	Active   []bool    // (N, N, N): inside, or so close outside that the surface may lie there
+	// Disputed holds, for every view, the background pixels (Size, Size) that contradict
+	// what a source view shows; nil where there are none.
+	Disputed [][]bool
+}
+
+// cone is a silhouette in space.
+type cone struct {
+	pr           Projection
+	size         int
+	mask, dilate []bool
+	votes        uint32 // two empty a point; the highest bit counts as one, however often
+	source       bool
+}
+
+// pixel is where a point falls; points outside of the picture fall on its border.
+func (c *cone) pixel(x, y, z float64) int {
+	u, v, _ := c.pr.Project(x, y, z)
+	return min(max(int(v), 0), c.size-1)*c.size + min(max(int(u), 0), c.size-1)
+}
+
+// footprint calls f with the pixels that a voxel of edge h may cover.
+func (c *cone) footprint(x, y, z, h float64, f func(p int)) {
+	u, v, depth := c.pr.Project(x, y, z)
+	r := h / 2 * c.pr.scale / depth
+	for j := max(int(v-r), 0); j <= min(int(v+r), c.size-1); j++ {
+		for i := max(int(u-r), 0); i <= min(int(u+r), c.size-1); i++ {
+			f(j*c.size + i)
+		}
+	}
 }
 
 // NewHull intersects the views' silhouette cones on a grid of n samples a side. A
 // source view's background empties a point; of the redrawn views two must agree, where
-// those from below count as one: they err alike (a brim comes out narrower). The active
+// those from below count as one: they err alike (a brim comes out narrower). But where
+// that would take away what a source view shows, the least contradicted points on the
+// way stay: see keepSources. The active
 // region is that of masks dilated by two pixels, grown by one voxel.
 func NewHull(views []View, n int) *Hull {
-	type cone struct {
-		pr           Projection
-		size         int
-		mask, dilate []bool
-		votes        uint32 // two empty a point; the highest bit counts as one, however often
-	}
 	const below = 1 << 31
 	cones := make([]cone, len(views))
 	parallel(len(views), func(i int) {
 		v := &views[i]
-		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1}
+		cones[i] = cone{v.Camera.Projection(v.Image.Size), v.Image.Size, v.Mask, Dilate(v.Mask, v.Image.Size, 2), 1, v.Source}
 		switch {
 		case v.Source:
 			cones[i].votes = 2
@@ -32,7 +60,8 @@ func NewHull(views []View, n int) *Hull {
 			cones[i].votes = below
 		}
 	})
-	enough := func(v uint32) bool { return v&^below+v>>31 >= 2 }
+	count := func(v uint32) uint32 { return v&^below + v>>31 }
+	enough := func(v uint32) bool { return count(v) >= 2 }
 	cast := func(v *uint32, vote uint32) {
 		if vote == below {
 			*v |= below
@@ -42,6 +71,7 @@ func NewHull(views []View, n int) *Hull {
 	}
 	h := &Hull{N: n}
 	inside, wide := make([]bool, n*n*n), make([]bool, n*n*n)
+	against := make([]uint8, n*n*n) // votes of redrawn views
 	step := 2 / float64(n)
 	parallel(n, func(k int) {
 		z := (float64(k)+0.5)*step - 1
@@ -50,31 +80,112 @@ func NewHull(views []View, n int) *Hull {
 			for i := range n {
 				x := (float64(i)+0.5)*step - 1
 				if x*x+y*y+z*z >= 0.98*0.98 {
+					against[(k*n+j)*n+i] = outside
 					continue
 				}
+				o := (k*n+j)*n + i
 				var out, far uint32 // votes against the point, and against its neighbourhood
 				for c := range cones {
 					q := &cones[c]
-					u, v, _ := q.pr.Project(x, y, z)
-					p := min(max(int(v), 0), q.size-1)*q.size + min(max(int(u), 0), q.size-1)
-					if !q.mask[p] {
-						cast(&out, q.votes)
-						if !q.dilate[p] {
-							cast(&far, q.votes)
-							if enough(far) {
-								break
-							}
+					p := q.pixel(x, y, z)
+					if q.mask[p] {
+						continue
+					}
+					cast(&out, q.votes)
+					if q.source {
+						against[o] = outside
+					}
+					if !q.dilate[p] {
+						cast(&far, q.votes)
+						if q.source {
+							break
 						}
 					}
 				}
-				o := (k*n+j)*n + i
 				inside[o], wide[o] = !enough(out), !enough(far)
+				if against[o] != outside {
+					against[o] = uint8(min(count(out), outside-1))
+				}
 			}
 		}
 	})
+	h.Disputed = keepSources(cones, n, inside, wide, against)
 	h.Active = growVoxels(wide, n)
 	h.Distance = SignedDistance(inside, n)
 	return h
+}
+
+// outside marks a point that a source view empties.
+const outside = 255
+
+// keepSources puts back what the redrawn views took away from the source views' silhouettes:
+// where a source view shows the object and nothing is left on the way there, nor on that
+// to the pixels around, the points with the fewest votes against them stay. The network
+// redraws thin parts (wings, slats) a few pixels off. It returns the redrawn views'
+// background pixels that say otherwise.
+func keepSources(cones []cone, n int, inside, wide []bool, against []uint8) [][]bool {
+	disputed := make([][]bool, len(cones))
+	step := 2 / float64(n)
+	at := func(o int) (x, y, z float64) {
+		return (float64(o%n)+0.5)*step - 1, (float64(o/n%n)+0.5)*step - 1, (float64(o/n/n)+0.5)*step - 1
+	}
+	if !slices.ContainsFunc(cones, func(c cone) bool { return !c.source }) {
+		return disputed
+	}
+	back := make([][]bool, len(cones))
+	parallel(len(cones), func(c int) {
+		q := &cones[c]
+		if !q.source {
+			return
+		}
+		covered, least := make([]bool, q.size*q.size), make([]uint8, q.size*q.size)
+		for p := range least {
+			least[p] = outside
+		}
+		for o, v := range against {
+			if v == outside {
+				continue
+			}
+			x, y, z := at(o)
+			if inside[o] {
+				q.footprint(x, y, z, step, func(p int) { covered[p] = true })
+			} else {
+				p := q.pixel(x, y, z)
+				least[p] = min(least[p], v)
+			}
+		}
+		covered = Dilate(covered, q.size, 1)
+		back[c] = make([]bool, len(against))
+		for o, v := range against {
+			if v == outside || inside[o] {
+				continue
+			}
+			p := q.pixel(at(o))
+			back[c][o] = q.mask[p] && !covered[p] && v == least[p]
+		}
+	})
+	var kept []int
+	for _, b := range back {
+		for o, v := range b {
+			if v && !inside[o] {
+				inside[o], wide[o] = true, true
+				kept = append(kept, o)
+			}
+		}
+	}
+	parallel(len(cones), func(c int) {
+		q := &cones[c]
+		if q.source || len(kept) == 0 {
+			return
+		}
+		d := make([]bool, q.size*q.size)
+		for _, o := range kept {
+			x, y, z := at(o)
+			q.footprint(x, y, z, step, func(p int) { d[p] = d[p] || !q.mask[p] })
+		}
+		disputed[c] = d
+	})
+	return disputed
 }
 
 // growVoxels sets the six neighbours of set voxels too.
