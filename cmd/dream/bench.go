@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"dreamcad/inference/camera"
@@ -18,7 +19,7 @@ type benchCmd struct {
 }
 
 type benchMeshCmd struct {
-	Out      string `short:"o" required:"" help:"Folder for meshes, renders for a judge and figures.json of each." type:"path" placeholder:"DIR"`
+	Out      string `short:"o" required:"" help:"Folder for meshes, renders for a judge and figures.json of each, and sheet.jpg of all." type:"path" placeholder:"DIR"`
 	Prompts  string `help:"File with a prompt a line (default: one of every thing)." type:"existingfile" placeholder:"FILE"`
 	Only     string `help:"Only prompts that contain this." placeholder:"TEXT"`
 	Seed     uint64 `help:"First seed." default:"1"`
@@ -57,6 +58,9 @@ func (c *benchMeshCmd) Run(a *app) error {
 		return lines.Encode(f)
 	})
 	if err != nil {
+		return err
+	}
+	if err := mesheval.Sheet(filepath.Join(c.Out, "sheet.jpg"), all); err != nil {
 		return err
 	}
 	return lines.Encode(mesheval.Summarise(all))

@@ -21,6 +21,9 @@ import (
 // Renders is the number of pictures of each mesh that a judge gets.
 const Renders = 12
 
+// rowName is a mesh's row of the contact sheet, in its folder.
+const rowName = "row.png"
+
 // Case is one prompt.
 type Case struct {
 	Prompt string `json:"prompt"`
@@ -77,7 +80,7 @@ func Run(ctx context.Context, m *inference.Model, cases []Case, dir string, o Op
 func One(ctx context.Context, m *inference.Model, c Case, dir string, o Options) (Figures, error) {
 	f := Figures{Case: c, Folder: dir, Stages: map[string]float64{}}
 	start := time.Now()
-	views, net, err := draw(ctx, m, c, o)
+	views, net, err := sources(ctx, m, c, o)
 	if err != nil {
 		return f, err
 	}
@@ -124,8 +127,8 @@ func One(ctx context.Context, m *inference.Model, c Case, dir string, o Options)
 	return f, os.WriteFile(filepath.Join(dir, "figures.json"), data, 0o644)
 }
 
-// draw samples the source views.
-func draw(ctx context.Context, m *inference.Model, c Case, o Options) ([]field.View, distill.Denoiser, error) {
+// sources samples the source views.
+func sources(ctx context.Context, m *inference.Model, c Case, o Options) ([]field.View, distill.Denoiser, error) {
 	job, err := m.NewViews(inference.Request{Prompt: c.Prompt, Seed: int64(c.Seed), Steps: o.Steps, Elevation: o.Elevation})
 	if err != nil {
 		return nil, nil, err
@@ -222,7 +225,7 @@ func (f *Figures) render(stage *inference.MeshStage, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "row.png"), b, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, rowName), b, 0o644); err != nil {
 		return err
 	}
 	var all []field.Image

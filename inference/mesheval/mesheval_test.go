@@ -1,8 +1,13 @@
 package mesheval
 
 import (
+	"errors"
+	"image"
+	"image/jpeg"
+	"image/png"
 	"math"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"dreamcad/inference/field/shapes"
@@ -54,5 +59,42 @@ func TestSummarise(t *testing.T) {
 	s := Summarise([]Figures{{IoU: 0.9, Manifold: true, Watertight: true, Components: 1}, {IoU: 0.98, Components: 2}})
 	if s.Meshes != 2 || math.Abs(s.IoU-0.94) > 1e-9 || s.IoUWorst != 0.9 || s.Manifold != 0.5 || s.OnePiece != 0.5 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestSheet stacks rows of different widths.
+func TestSheet(t *testing.T) {
+	dir := t.TempDir()
+	var list []Figures
+	for i, w := range []int{40, 24} {
+		im := image.NewGray(image.Rect(0, 0, w, 16))
+		for k := range im.Pix {
+			im.Pix[k] = uint8(80 + 100*i)
+		}
+		f, err := os.Create(filepath.Join(t.TempDir(), rowName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(png.Encode(f, im), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, Figures{Folder: filepath.Dir(f.Name())})
+	}
+	path := filepath.Join(dir, "sheet.jpg")
+	if err := Sheet(path, list); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	im, err := jpeg.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gray := func(x, y int) int { r, _, _, _ := im.At(x, y).RGBA(); return int(r >> 8) }
+	if b := im.Bounds(); b.Dx() != 40 || b.Dy() != 32 || gray(5, 8)-80 > 5 || 180-gray(5, 24) > 5 || gray(35, 24) > 20 {
+		t.Errorf("%v, grey %d, %d, %d", im.Bounds(), gray(5, 8), gray(5, 24), gray(35, 24))
 	}
 }
