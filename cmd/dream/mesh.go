@@ -126,7 +126,7 @@ func (c *meshCmd) settings() (*inference.MeshSettings, error) {
 			return nil, fmt.Errorf("read the settings: %w", err)
 		}
 		if err := yaml.UnmarshalWithOptions(data, &set, yaml.Strict(), yaml.UseJSONUnmarshaler()); err != nil {
-			return nil, fmt.Errorf("read the settings %q: %w", c.Settings, err)
+			return nil, fmt.Errorf("read the settings %q: %s", c.Settings, yaml.FormatError(err, false, false))
 		}
 	}
 	if len(c.Formats) > 0 {
