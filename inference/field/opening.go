@@ -24,6 +24,7 @@ const (
 	leastWall    = 1.6 // voxels of an opening's side, and
 	leastColumns = 40  // columns in it, on a grid of 64
 	skin         = 3   // voxels below the top at which a column's place is judged
+	slope        = 5   // voxels that a lid's columns may be below its highest, on a grid of 64
 )
 
 // FindOpening looks for the largest opening of a field; nil if there is none.
@@ -52,6 +53,20 @@ func FindOpening(g *Grid) *Opening {
 			best = c.pixels
 		}
 	}
+	// A lid is about level, with nothing on it: the shoulders around a bottle's neck are none.
+	highest := 0
+	for _, i := range best {
+		o.columns[i], highest = true, max(highest, o.top[i])
+	}
+	for _, hole := range components(o.columns, n, false) {
+		for _, i := range hole.pixels {
+			if !hole.border {
+				highest = max(highest, o.top[i])
+			}
+		}
+	}
+	clear(o.columns)
+	best = slices.DeleteFunc(best, func(i int) bool { return (highest-o.top[i])*64 > slope*n })
 	if len(best) < leastColumns*n*n/(64*64) {
 		return nil
 	}
