@@ -15,6 +15,7 @@ import (
 
 type benchCmd struct {
 	Mesh   benchMeshCmd   `cmd:"" help:"Make and measure a mesh of every prompt of a list."`
+	Jobs   benchJobsCmd   `cmd:"" help:"Measure jobs a minute and the latency of a lone job, made alone and together."`
 	Shapes benchShapesCmd `cmd:"" help:"Reconstruct shapes whose true surface is known."`
 }
 
