@@ -16,12 +16,11 @@ import (
 	"dreamcad/inference"
 	"dreamcad/inference/device"
 	"dreamcad/inference/models"
-	"dreamcad/inference/models/mini"
 )
 
 // bundles are the small model and, when DREAM_BUNDLE names the folder of one, a big one.
 func bundles(t *testing.T) []*models.Bundle {
-	b, err := models.Open(mini.FS)
+	b, err := models.OpenDir("../../models/mini")
 	if err != nil {
 		t.Fatal(err)
 	}
