@@ -338,6 +338,15 @@ func (m *Model) EncodeGradient(images, grad []float32, n int) (latents, imageGra
 
 // Decode turns latents of n images into images (n, H, W, 3), clamped to [0, 1].
 func (m *Model) Decode(latents []float32, n int) ([]float32, error) {
+	x, err := m.DecodeWhole(latents, n)
+	for i, v := range x {
+		x[i] = min(max((v+1)/2, 0), 1)
+	}
+	return x, err
+}
+
+// DecodeWhole is Decode without the clamping: images around [-1, 1].
+func (m *Model) DecodeWhole(latents []float32, n int) ([]float32, error) {
 	s := m.Bundle.LatentSize()
 	if n < 1 || len(latents) != n*s*s*m.Bundle.LatentChannels {
 		return nil, fmt.Errorf("decode %d latents of %d×%d: got %d numbers", n, s, s, len(latents))
@@ -346,11 +355,7 @@ func (m *Model) Decode(latents []float32, n int) ([]float32, error) {
 	for i, v := range latents {
 		z[i] = v / float32(m.Bundle.ScaleFactor)
 	}
-	x, err := m.code(coderKey{false, n}, z)
-	for i, v := range x {
-		x[i] = min(max((v+1)/2, 0), 1)
-	}
-	return x, err
+	return m.code(coderKey{false, n}, z)
 }
 
 // code runs one half of the image coder.

@@ -209,12 +209,9 @@ func (e *testEngine) Sample(ctx context.Context, _ *models.Bundle, prompt string
 			return nil, nil, err
 		}
 	}
-	for _, im := range job.Result().Images {
-		for _, v := range im.Pix {
-			images = append(images, 2*v-1)
-		}
-	}
-	return job.Result().Latents, images, nil
+	latents = job.Result().Latents
+	images, err = m.DecodeWhole(latents, len(job.Result().Images))
+	return latents, images, err
 }
 
 func printFindings(w io.Writer, asJSON bool, name string, findings []models.Finding, err error) error {
