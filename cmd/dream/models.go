@@ -165,6 +165,9 @@ type modelsSelftestCmd struct {
 
 // Run prints a line a check; one that fails makes the command fail.
 func (c *modelsSelftestCmd) Run(a *app) error {
+	if c.Steps < 2 || c.Steps > 500 {
+		return usagef("--steps must be 2 to 500")
+	}
 	b, err := a.openBundle(c.Name)
 	if err != nil {
 		return err
