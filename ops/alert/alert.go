@@ -1,16 +1,18 @@
 // Package alert brings the watch's messages to people: to the queue's alert
-// stream (from which bots post to chat), to a webhook, and to the log. Each way
-// has its own line, so one that is away delays no other; what could not be
-// delivered is kept, in order, and sent when the way is open again.
+// stream (from which bots post to chat), to a webhook, to an Alertmanager, and to
+// the log. Each way has its own line, so one that is away delays no other; what
+// could not be delivered is kept, in order, and sent when the way is open again.
+//
+// The same condition is one message, however often and by however many processes
+// it is put. What operators silenced is held back and told when the silence ends
+// before the condition does; a condition that comes and goes is told again only
+// after Config.Again.
 package alert
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -19,10 +21,12 @@ import (
 	"dreamcad/queue"
 )
 
-// Stream is what alert needs of the queue.
-type Stream interface {
+// Queue is what alert needs of the queue.
+type Queue interface {
 	Raise(ctx context.Context, a queue.Alert) error
 	FiringAlerts(ctx context.Context) ([]queue.Alert, error)
+	queue.State
+	queue.Locks
 }
 
 // Config says where alerts go besides the stream and the log.
@@ -31,35 +35,54 @@ type Config struct {
 	Webhook string
 	// Header is added to the webhook's requests (Authorization).
 	Header http.Header
+	// Alertmanager is the base URL of a Prometheus Alertmanager; empty: none.
+	Alertmanager string
+	// AlertmanagerHeader is added to its requests.
+	AlertmanagerHeader http.Header
+	// Again is the least time between two episodes of one condition that
+	// people are told about; 0: 5 minutes.
+	Again time.Duration
 	// Retry is the pause after a failed delivery; 0: 2 s.
 	Retry time.Duration
+	// Remind is how often Alertmanager hears again of what is firing; 0: 1 minute.
+	Remind time.Duration
 	// Keep bounds what waits on one way; the oldest go first. 0: 1000.
 	Keep int
 }
+
+// id is what an alert is about: its code and key.
+type id [2]string
+
+func idOf(a *queue.Alert) id { return id{a.Code, a.Key} }
 
 // Sender delivers alerts. Put never blocks.
 type Sender struct {
 	cfg   Config
 	log   *slog.Logger
+	queue Queue // may be nil
 	ways  []*way
-	mu    sync.Mutex
-	state map[[2]string]queue.AlertState // what was put last
+
+	mu     sync.Mutex
+	last   map[id]queue.Alert // what fires
+	intake []queue.Alert
+	wake   chan struct{}
+
+	// What follows belongs to the goroutine of judge.
+	held      map[id]queue.Alert // not told for now
+	next      map[id]time.Time   // when a new episode may be told
+	silences  []queue.Silence
+	refreshed time.Time
 }
 
-// way is one destination with what waits for it.
-type way struct {
-	name    string
-	deliver func(ctx context.Context, a *queue.Alert) error
-
-	mu      sync.Mutex
-	waiting []queue.Alert
-	wake    chan struct{}
-}
-
-// New makes a sender; stream may be nil.
-func New(cfg Config, stream Stream, log *slog.Logger) *Sender {
-	if cfg.Retry == 0 {
-		cfg.Retry = 2 * time.Second
+// New makes a sender; q may be nil.
+func New(cfg Config, q Queue, log *slog.Logger) *Sender {
+	for _, d := range []struct {
+		field    *time.Duration
+		standard time.Duration
+	}{{&cfg.Again, 5 * time.Minute}, {&cfg.Retry, 2 * time.Second}, {&cfg.Remind, time.Minute}} {
+		if *d.field == 0 {
+			*d.field = d.standard
+		}
 	}
 	if cfg.Keep == 0 {
 		cfg.Keep = 1000
@@ -67,43 +90,52 @@ func New(cfg Config, stream Stream, log *slog.Logger) *Sender {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Sender{cfg: cfg, log: log, state: map[[2]string]queue.AlertState{}}
-	if stream != nil {
-		s.ways = append(s.ways, &way{name: "queue", deliver: raise(stream)})
+	s := &Sender{cfg: cfg, log: log, queue: q, last: map[id]queue.Alert{}, wake: make(chan struct{}, 1), held: map[id]queue.Alert{}, next: map[id]time.Time{}}
+	if q != nil {
+		s.ways = append(s.ways, newWay("queue", &stream{q}))
 	}
 	if cfg.Webhook != "" {
-		s.ways = append(s.ways, &way{name: "webhook", deliver: s.post})
+		s.ways = append(s.ways, newWay("webhook", newWebhook(cfg.Webhook, cfg.Header, q)))
 	}
-	for _, w := range s.ways {
-		w.wake = make(chan struct{}, 1)
+	if cfg.Alertmanager != "" {
+		s.ways = append(s.ways, newWay("Alertmanager", newAlertmanager(cfg.Alertmanager, cfg.AlertmanagerHeader, cfg.Remind)))
 	}
 	return s
 }
 
-// Put takes an alert. The same state of the same code and key again is dropped.
+// Put takes an alert. The same state of the same code and key again is dropped,
+// unless its text is a new one: then messages that can be edited are.
 func (s *Sender) Put(a queue.Alert) {
-	id := [2]string{a.Code, a.Key}
 	s.mu.Lock()
-	last := s.state[id]
-	s.state[id] = a.State
-	s.mu.Unlock()
-	if last == a.State {
+	last := s.last[idOf(&a)]
+	if last.State == a.State && last.Text == a.Text {
+		s.mu.Unlock()
 		return
 	}
-	level := slog.LevelInfo
-	if a.State == queue.Firing && a.Severity != queue.Info {
-		level = slog.LevelWarn
+	if a.State == queue.Firing {
+		s.last[idOf(&a)] = a
+	} else {
+		delete(s.last, idOf(&a))
 	}
-	s.log.Log(context.Background(), level, "alert "+string(a.State), "code", a.Code, "key", a.Key, "severity", a.Severity, "text", a.Text)
-	for _, w := range s.ways {
-		w.put(a, s.cfg.Keep)
+	s.intake = append(s.intake, a)
+	s.mu.Unlock()
+	if last.State != a.State {
+		level := slog.LevelInfo
+		if a.State == queue.Firing && a.Severity != queue.Info {
+			level = slog.LevelWarn
+		}
+		s.log.Log(context.Background(), level, "alert "+string(a.State), "code", a.Code, "key", a.Key, "severity", a.Severity, "text", a.Text)
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
 	}
 }
 
-// Send delivers one alert at once and returns what failed: for commands, which
-// cannot wait for better times.
-func Send(ctx context.Context, cfg Config, stream Stream, a queue.Alert) error {
-	s := New(cfg, stream, nil)
+// Send delivers one alert at once, silenced or not, and returns what failed: for
+// commands, which cannot wait for better times.
+func Send(ctx context.Context, cfg Config, q Queue, a queue.Alert) error {
+	s := New(cfg, q, nil)
 	var errs []error
 	for _, w := range s.ways {
 		w.put(a, s.cfg.Keep)
@@ -114,126 +146,105 @@ func Send(ctx context.Context, cfg Config, stream Stream, a queue.Alert) error {
 	return errors.Join(errs...)
 }
 
-func (w *way) put(a queue.Alert, keep int) {
-	w.mu.Lock()
-	w.waiting = append(w.waiting, a)
-	w.waiting = w.waiting[max(0, len(w.waiting)-keep):]
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
 // Run delivers until ctx ends, and then tries once more what waits.
 func (s *Sender) Run(ctx context.Context) error {
-	var group sync.WaitGroup
+	var ways, judge sync.WaitGroup
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	for _, w := range s.ways {
-		group.Go(func() { s.run(ctx, w) })
+		ways.Go(func() { w.run(inner, s.cfg.Retry, s.log) })
 	}
-	group.Wait()
+	judge.Go(func() { s.judgeAll(ctx) })
+	judge.Wait()
+	stop()
+	ways.Wait()
 	return nil
 }
 
-// deliverLimit bounds one delivery.
-const deliverLimit = 5 * time.Second
-
-func (s *Sender) run(ctx context.Context, w *way) {
-	away := false
-	for {
-		err := w.flush(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil && !away:
-			away = true
-			s.log.Warn("alerts wait: "+w.name+" is away", "err", err)
-		case err == nil && away:
-			away = false
-			s.log.Info("alerts go out again", "to", w.name)
-		}
-		var again <-chan time.Time
-		if err != nil {
-			again = time.After(s.cfg.Retry)
-		}
+// judgeAll decides about what was put, and each second about what is held.
+func (s *Sender) judgeAll(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		s.take(ctx)
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), deliverLimit)
-			defer cancel()
-			if err := w.flush(last); err != nil {
-				s.log.Warn("alerts were not delivered", "to", w.name, "err", err)
-			}
-			return
-		case <-w.wake:
-		case <-again:
+		case <-s.wake:
+		case <-t.C:
+		}
+	}
+	s.take(ctx)
+}
+
+func (s *Sender) take(ctx context.Context) {
+	s.mu.Lock()
+	intake := s.intake
+	s.intake = nil
+	s.mu.Unlock()
+	for i := range intake {
+		s.judge(ctx, &intake[i])
+	}
+	for k, until := range s.next {
+		if time.Now().After(until) {
+			delete(s.next, k)
+		}
+	}
+	for k, a := range s.held {
+		if s.mayTell(ctx, &a) {
+			delete(s.held, k)
+			s.tell(&a)
 		}
 	}
 }
 
-// flush delivers what waits, in order, up to the first failure.
-func (w *way) flush(ctx context.Context) error {
-	for {
-		w.mu.Lock()
-		if len(w.waiting) == 0 {
-			w.mu.Unlock()
-			return nil
-		}
-		a := w.waiting[0]
-		w.mu.Unlock()
-		limited, cancel := context.WithTimeout(ctx, deliverLimit)
-		err := w.deliver(limited, &a)
+// judge tells about the alert or holds it.
+func (s *Sender) judge(ctx context.Context, a *queue.Alert) {
+	held, isHeld := s.held[idOf(a)]
+	switch {
+	case a.State == queue.Resolved && isHeld: // nobody was told that it began
+		delete(s.held, idOf(a))
+		s.log.Debug("an alert came and went untold", "code", held.Code, "key", held.Key)
+	case a.State == queue.Resolved:
+		s.next[idOf(a)] = time.Now().Add(s.cfg.Again)
+		s.tell(a)
+	case isHeld || !s.mayTell(ctx, a):
+		s.held[idOf(a)] = *a
+	default:
+		s.tell(a)
+	}
+}
+
+func (s *Sender) tell(a *queue.Alert) {
+	for _, w := range s.ways {
+		w.put(*a, s.cfg.Keep)
+	}
+}
+
+// Silences are read again after refreshAfter, and waited for no longer than refreshLimit.
+const (
+	refreshAfter = 2 * time.Second
+	refreshLimit = time.Second
+)
+
+// mayTell tells whether neither a silence nor the pause between episodes holds
+// the alert back. While the queue is away the silences that were read last count.
+func (s *Sender) mayTell(ctx context.Context, a *queue.Alert) bool {
+	if time.Now().Before(s.next[idOf(a)]) {
+		return false
+	}
+	if s.queue != nil && time.Since(s.refreshed) > refreshAfter {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshLimit)
+		list, err := queue.Silences(limited, s.queue)
 		cancel()
-		if err != nil {
-			return err
+		if err == nil {
+			s.silences = list
 		}
-		w.mu.Lock()
-		if len(w.waiting) > 0 && w.waiting[0] == a { // it may have been dropped meanwhile
-			w.waiting = w.waiting[1:]
+		s.refreshed = time.Now()
+	}
+	for i := range s.silences {
+		if s.silences[i].Until.After(time.Now()) && s.silences[i].Matches(a.Code, a.Key) {
+			return false
 		}
-		w.mu.Unlock()
 	}
-}
-
-// raise appends to the queue's stream unless another worker has said the same.
-// Two that look at the same moment may both write: readers hold one message a
-// code and key.
-func raise(stream Stream) func(ctx context.Context, a *queue.Alert) error {
-	return func(ctx context.Context, a *queue.Alert) error {
-		firing, err := stream.FiringAlerts(ctx)
-		if err != nil {
-			return err
-		}
-		known := false
-		for i := range firing {
-			known = known || firing[i].Code == a.Code && firing[i].Key == a.Key
-		}
-		if known == (a.State == queue.Firing) {
-			return nil
-		}
-		return stream.Raise(ctx, *a)
-	}
-}
-
-// post sends one alert to the webhook.
-func (s *Sender) post(ctx context.Context, a *queue.Alert) error {
-	body, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode the alert: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.cfg.Webhook, bytes.NewReader(body))
-	if err != nil {
-		return fmt.Errorf("prepare the webhook: %w", err)
-	}
-	for k, v := range s.cfg.Header {
-		req.Header[k] = v
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return fmt.Errorf("post to the webhook: %w", err)
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)) // so that the connection is used again
-	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("post to the webhook: it answered %s", resp.Status)
-	}
-	return nil
+	return true
 }

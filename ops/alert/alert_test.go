@@ -3,7 +3,7 @@ package alert
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -15,6 +15,8 @@ import (
 	"go.uber.org/goleak"
 
 	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/queue/redisq"
 	"dreamcad/queue/sqliteq"
 )
 
@@ -35,10 +37,10 @@ func openQueue(t *testing.T) *sqliteq.Queue {
 }
 
 // start runs a sender until the test ends.
-func start(t *testing.T, cfg Config, stream Stream) *Sender {
+func start(t *testing.T, cfg Config, q Queue) *Sender {
 	t.Helper()
 	cfg.Retry = 20 * time.Millisecond
-	s := New(cfg, stream, nil)
+	s := New(cfg, q, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -61,90 +63,187 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestSameConditionIsOneMessage(t *testing.T) {
-	q := openQueue(t)
-	count := func() int {
-		as, err := q.Alerts(t.Context(), "", 1000, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(as)
+// states lists what the stream holds.
+func states(t *testing.T, q queue.Alerts) (out []string) {
+	t.Helper()
+	as, err := q.Alerts(t.Context(), "", 1000, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	first, second := start(t, Config{}, q), start(t, Config{}, q)
+	for _, a := range as {
+		out = append(out, a.Key+" "+string(a.State))
+	}
+	return out
+}
+
+// hook is a webhook that remembers.
+type hook struct {
+	*httptest.Server
+	mu  sync.Mutex
+	got []queue.Alert
+}
+
+func newHook(t *testing.T) *hook {
+	h := &hook{}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var a queue.Alert
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil || r.Header.Get("Authorization") != "Bearer x" {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.got = append(h.got, a)
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+func (h *hook) config() Config {
+	return Config{Webhook: h.URL, Header: http.Header{"Authorization": {"Bearer x"}}, Again: time.Nanosecond}
+}
+
+func (h *hook) all() []queue.Alert {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]queue.Alert(nil), h.got...)
+}
+
+func TestSameConditionIsOneMessage(t *testing.T) {
+	q, h := openQueue(t), newHook(t)
+	first, second := start(t, h.config(), q), start(t, h.config(), q)
 	for range 250 {
 		first.Put(hot(queue.Firing))
-	}
-	eventually(t, "the alert is in the stream", func() bool { return count() == 1 })
-	for range 250 {
 		second.Put(hot(queue.Firing))
 	}
+	eventually(t, "the alert is told", func() bool { return len(states(t, q)) == 1 && len(h.all()) == 1 })
 	first.Put(hot(queue.Resolved))
-	eventually(t, "the end is in the stream", func() bool { return count() == 2 })
+	eventually(t, "the end is told", func() bool { return len(states(t, q)) == 2 && len(h.all()) == 2 })
 	second.Put(hot(queue.Resolved))
 	other := hot(queue.Firing)
 	other.Key = "h/GPU-2" // what comes after proves that the line before it is through
 	second.Put(other)
-	eventually(t, "another card has its own", func() bool { return count() == 3 })
+	eventually(t, "another card has its own", func() bool { return len(states(t, q)) == 3 && len(h.all()) == 3 })
 	firing, err := q.FiringAlerts(t.Context())
 	if err != nil || len(firing) != 1 || firing[0].Key != "h/GPU-2" {
 		t.Fatalf("%+v %v", firing, err)
 	}
 }
 
-// awayQueue is a real queue that can be made unreachable.
-type awayQueue struct {
-	Stream
-	away atomic.Bool
-}
-
-func (q *awayQueue) FiringAlerts(ctx context.Context) ([]queue.Alert, error) {
-	if q.away.Load() {
-		return nil, errors.New("connection refused")
+// A condition that comes and goes 500 times is one message and its end, until
+// the pause between episodes is over.
+func TestFlapping(t *testing.T) {
+	q, h := openQueue(t), newHook(t)
+	cfg := h.config()
+	cfg.Again = 3 * time.Second
+	s := start(t, cfg, q)
+	for range 500 {
+		s.Put(hot(queue.Firing))
+		s.Put(hot(queue.Resolved))
 	}
-	return q.Stream.FiringAlerts(ctx)
+	s.Put(hot(queue.Firing))
+	eventually(t, "the first episode is told", func() bool { return len(h.all()) >= 2 })
+	time.Sleep(time.Second)
+	if got := states(t, q); len(got) != 2 || len(h.all()) != 2 {
+		t.Fatalf("%v %+v", got, h.all())
+	}
+	eventually(t, "what still holds after the pause is told", func() bool { return len(states(t, q)) == 3 && len(h.all()) == 3 })
 }
 
-func TestKeptWhileTheQueueIsAway(t *testing.T) {
-	real := openQueue(t)
-	q := &awayQueue{Stream: real}
-	q.away.Store(true)
-	var mu sync.Mutex
-	var posted []queue.Alert
-	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var a queue.Alert
-		if err := json.NewDecoder(r.Body).Decode(&a); err != nil || r.Header.Get("Authorization") != "Bearer x" {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		posted = append(posted, a)
-	}))
-	defer hook.Close()
-	s := start(t, Config{Webhook: hook.URL, Header: http.Header{"Authorization": {"Bearer x"}}}, q)
+func TestNewTextIsAnEditOnce(t *testing.T) {
+	q, h := openQueue(t), newHook(t)
+	s := start(t, h.config(), q)
 	s.Put(hot(queue.Firing))
+	eventually(t, "it is told", func() bool { return len(states(t, q)) == 1 })
+	for i := range 50 {
+		a := hot(queue.Firing)
+		a.Text = fmt.Sprintf("GPU 0 is at %d °C.", 90+i)
+		s.Put(a)
+	}
 	s.Put(hot(queue.Resolved))
-	s.Put(hot(queue.Firing))
-	eventually(t, "the webhook has all while the queue is away", func() bool { mu.Lock(); defer mu.Unlock(); return len(posted) == 3 })
-	if posted[0] != hot(queue.Firing) || posted[1] != hot(queue.Resolved) {
-		t.Fatalf("%+v", posted)
+	eventually(t, "the end is told", func() bool { return len(h.all()) == 2 })
+	eventually(t, "begin, one new text, end", func() bool { return len(states(t, q)) == 3 })
+	as, err := q.Alerts(t.Context(), "", 10, 0)
+	if err != nil || as[1].Text != "GPU 0 is at 90 °C." || !as[1].Since.Equal(as[0].Since) {
+		t.Errorf("%+v %v", as, err)
 	}
-	q.away.Store(false)
-	eventually(t, "the queue has all in order", func() bool {
-		as, err := real.Alerts(t.Context(), "", 10, 0)
-		return err == nil && len(as) == 3 && as[0].State == queue.Firing && as[1].State == queue.Resolved && as[2].State == queue.Firing
-	})
+}
+
+func TestSilence(t *testing.T) {
+	q, h := openQueue(t), newHook(t)
+	silence := func(code, key string) *queue.Silence {
+		return &queue.Silence{Code: code, Key: key, By: "test", At: time.Now(), Until: time.Now().Add(time.Hour)}
+	}
+	if err := queue.AddSilence(t.Context(), q, silence("gpu_*", "h/*")); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, h.config(), q)
+	short, long, other := hot(queue.Firing), hot(queue.Firing), hot(queue.Firing)
+	short.Key, long.Key, other.Key = "h/short", "h/long", "elsewhere/GPU-1"
+	s.Put(short)
+	s.Put(long)
+	s.Put(other)
+	eventually(t, "what is not silenced is told", func() bool { return len(h.all()) == 1 && len(states(t, q)) == 1 })
+	short.State = queue.Resolved
+	s.Put(short)
+	if err := queue.RemoveSilence(t.Context(), q, "gpu_*", "h/*"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what holds when the silence ends is told", func() bool { return len(h.all()) == 2 && len(states(t, q)) == 2 })
+	if got := states(t, q); got[0] != "elsewhere/GPU-1 firing" || got[1] != "h/long firing" {
+		t.Errorf("%v", got)
+	}
+	if err := queue.RemoveSilence(t.Context(), q, "gpu_*", "h/*"); queue.CodeOf(err) != queue.CodeNotFound {
+		t.Errorf("removing it twice: %v", err)
+	}
+}
+
+// With Redis dead the webhook has an alert within 5 s; back again, Redis gets all
+// in order, and the next episode is told once though the records are old.
+func TestKeptWhileRedisIsAway(t *testing.T) {
+	server := queuetest.StartRedis(t, "--appendonly", "yes")
+	o, err := redisq.ParseURL("redis://" + server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	h := newHook(t)
+	s := start(t, h.config(), q)
+	s.Put(hot(queue.Firing))
+	eventually(t, "it is told", func() bool { return len(h.all()) == 1 && len(states(t, q)) == 1 })
+	server.Kill()
+	begin := time.Now()
+	s.Put(hot(queue.Resolved))
+	eventually(t, "the webhook has the end while Redis is away", func() bool { return len(h.all()) == 2 })
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	s.Put(hot(queue.Firing))
+	eventually(t, "the webhook has the next episode", func() bool { return len(h.all()) == 3 })
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Redis has all in order", func() bool { return len(states(t, q)) == 3 })
+	s.Put(hot(queue.Resolved))
+	eventually(t, "the end is told", func() bool { return len(states(t, q)) == 4 && len(h.all()) == 4 })
+	if got := h.all(); got[2].State != queue.Firing || got[3].State != queue.Resolved {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestWebhookThatFailsIsAskedAgain(t *testing.T) {
 	var asked atomic.Int32
-	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1) < 3 {
 			w.WriteHeader(http.StatusBadGateway)
 		}
 	}))
-	defer hook.Close()
-	s := start(t, Config{Webhook: hook.URL}, nil)
+	defer server.Close()
+	s := start(t, Config{Webhook: server.URL}, openQueue(t))
 	s.Put(hot(queue.Firing))
 	eventually(t, "the third attempt", func() bool { return asked.Load() == 3 })
 }

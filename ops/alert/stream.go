@@ -1,0 +1,72 @@
+package alert
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dreamcad/queue"
+)
+
+// updateEvery is how often the text of a firing alert may change, for all
+// processes together.
+const updateEvery = time.Minute
+
+// stream is the queue's alert stream.
+type stream struct{ q Queue }
+
+// deliver appends to the stream what no other process has said already.
+func (s *stream) deliver(ctx context.Context, a *queue.Alert) error {
+	return alone(ctx, s.q, "raise", a, func() error {
+		firing, err := s.q.FiringAlerts(ctx)
+		if err != nil {
+			return err
+		}
+		var known *queue.Alert
+		for i := range firing {
+			if idOf(&firing[i]) == idOf(a) {
+				known = &firing[i]
+			}
+		}
+		switch {
+		case a.State == queue.Resolved && known == nil:
+			return nil
+		case a.State == queue.Firing && known != nil:
+			if known.Text == a.Text || known.Source != a.Source {
+				return nil // who told it first keeps it up to date
+			}
+			_, err := s.q.Lock(ctx, lockName("update", a), updateEvery) // never given back: it ends by itself
+			if queue.CodeOf(err) == queue.CodeConflict {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			a.Since = known.Since
+		}
+		return s.q.Raise(ctx, *a)
+	})
+}
+
+func lockName(what string, a *queue.Alert) string {
+	return fmt.Sprintf("alert/%s/%s/%s", what, a.Code, a.Key)
+}
+
+// alone runs f while no other process does the same about the same alert.
+func alone(ctx context.Context, q queue.Locks, what string, a *queue.Alert, f func() error) error {
+	for {
+		lock, err := q.Lock(ctx, lockName(what, a), 2*deliverLimit)
+		if err == nil {
+			defer func() { _ = q.Unlock(context.WithoutCancel(ctx), lock) }()
+			return f()
+		}
+		if queue.CodeOf(err) != queue.CodeConflict {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
