@@ -95,8 +95,8 @@ func (d *Delivery) alert(ctx context.Context, a *queue.Alert, look bool) error {
 	case active && rec.State == a.State && rec.Text == a.Text && rec.Severity == a.Severity:
 		return nil
 	case a.State == queue.Firing && !active:
-		silenced, err := d.decided(ctx, bots.SilenceKey(a.Code, a.Key))
-		if err != nil || silenced != "" {
+		silenced, err := queue.Silenced(ctx, d.q, a.Code, a.Key)
+		if err != nil || silenced {
 			return err
 		}
 	}

@@ -131,33 +131,37 @@ type logSettings struct {
 }
 
 type opsSettings struct {
-	Every            time.Duration `yaml:"every" env:"EVERY" help:"How often sensors are read."`
-	MetricsEvery     time.Duration `yaml:"metrics_every" env:"METRICS_EVERY" help:"How often the log shows their figures while something is made."`
-	GPUWarm          float64       `yaml:"gpu_warm" env:"GPU_WARM" help:"°C above which the worker is slowed down; it settles 3 °C below."`
-	GPUHot           float64       `yaml:"gpu_hot" env:"GPU_HOT" help:"°C above which the worker saves and waits."`
-	GPUMargin        float64       `yaml:"gpu_margin" env:"GPU_MARGIN" help:"°C before a card's own slowdown at which the worker saves and waits."`
-	VRAM             float64       `yaml:"vram" env:"VRAM" help:"Percent of a card's memory above which no new work is taken."`
-	Memory           float64       `yaml:"memory" env:"MEMORY" help:"Percent of the memory above which an alert is sent."`
-	Disk             float64       `yaml:"disk" env:"DISK" help:"Percent of a disk above which an alert is sent."`
-	DiskRefuse       float64       `yaml:"disk_refuse" env:"DISK_REFUSE" help:"Percent of a disk above which no new work is taken."`
-	ServerSlow       time.Duration `yaml:"server_slow" env:"SERVER_SLOW" help:"Answer time of queue and storage above which an alert is sent."`
-	QueueAge         time.Duration `yaml:"queue_age" env:"QUEUE_AGE" help:"Wait of the oldest interactive job above which an alert is sent."`
-	Outbox           float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
-	OutboxAge        time.Duration `yaml:"outbox_age" env:"OUTBOX_AGE" help:"Wait of the oldest message for a chat platform above which an alert is sent."`
-	WorkerLost       time.Duration `yaml:"worker_lost" env:"WORKER_LOST" help:"Silence of a worker above which it counts as lost."`
-	NoProgress       time.Duration `yaml:"no_progress" env:"NO_PROGRESS" help:"Standstill of a running job above which an alert is sent."`
-	FailureRate      float64       `yaml:"failure_rate" env:"FAILURE_RATE" help:"Percent of the jobs of ops.failure_window that fail above which an alert is sent."`
-	FailureWindow    time.Duration `yaml:"failure_window" env:"FAILURE_WINDOW" help:"Time over which failures are counted."`
-	Rules            []string      `yaml:"rules" env:"RULES" help:"Changes to rules: CODE and any of fire=X clear=X hold=T clear_hold=T severity=info|warning|critical off (dream ops rules lists them)."`
-	Webhook          secret        `yaml:"webhook" env:"WEBHOOK" help:"URL that gets each alert as JSON by POST."`
-	WebhookToken     secret        `yaml:"webhook_token" env:"WEBHOOK_TOKEN" help:"Bearer token for ops.webhook."`
-	WebhookTokenFile string        `yaml:"webhook_token_file" env:"WEBHOOK_TOKEN_FILE" help:"File that holds ops.webhook_token."`
+	Every                 time.Duration `yaml:"every" env:"EVERY" help:"How often sensors are read."`
+	MetricsEvery          time.Duration `yaml:"metrics_every" env:"METRICS_EVERY" help:"How often the log shows their figures while something is made."`
+	GPUWarm               float64       `yaml:"gpu_warm" env:"GPU_WARM" help:"°C above which the worker is slowed down; it settles 3 °C below."`
+	GPUHot                float64       `yaml:"gpu_hot" env:"GPU_HOT" help:"°C above which the worker saves and waits."`
+	GPUMargin             float64       `yaml:"gpu_margin" env:"GPU_MARGIN" help:"°C before a card's own slowdown at which the worker saves and waits."`
+	VRAM                  float64       `yaml:"vram" env:"VRAM" help:"Percent of a card's memory above which no new work is taken."`
+	Memory                float64       `yaml:"memory" env:"MEMORY" help:"Percent of the memory above which an alert is sent."`
+	Disk                  float64       `yaml:"disk" env:"DISK" help:"Percent of a disk above which an alert is sent."`
+	DiskRefuse            float64       `yaml:"disk_refuse" env:"DISK_REFUSE" help:"Percent of a disk above which no new work is taken."`
+	ServerSlow            time.Duration `yaml:"server_slow" env:"SERVER_SLOW" help:"Answer time of queue and storage above which an alert is sent."`
+	QueueAge              time.Duration `yaml:"queue_age" env:"QUEUE_AGE" help:"Wait of the oldest interactive job above which an alert is sent."`
+	Outbox                float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
+	OutboxAge             time.Duration `yaml:"outbox_age" env:"OUTBOX_AGE" help:"Wait of the oldest message for a chat platform above which an alert is sent."`
+	WorkerLost            time.Duration `yaml:"worker_lost" env:"WORKER_LOST" help:"Silence of a worker above which it counts as lost."`
+	NoProgress            time.Duration `yaml:"no_progress" env:"NO_PROGRESS" help:"Standstill of a running job above which an alert is sent."`
+	FailureRate           float64       `yaml:"failure_rate" env:"FAILURE_RATE" help:"Percent of the jobs of ops.failure_window that fail above which an alert is sent."`
+	FailureWindow         time.Duration `yaml:"failure_window" env:"FAILURE_WINDOW" help:"Time over which failures are counted."`
+	Rules                 []string      `yaml:"rules" env:"RULES" help:"Changes to rules: CODE and any of fire=X clear=X hold=T clear_hold=T severity=info|warning|critical off (dream ops rules lists them)."`
+	Webhook               secret        `yaml:"webhook" env:"WEBHOOK" help:"URL that gets each alert as JSON by POST."`
+	WebhookToken          secret        `yaml:"webhook_token" env:"WEBHOOK_TOKEN" help:"Bearer token for ops.webhook."`
+	WebhookTokenFile      string        `yaml:"webhook_token_file" env:"WEBHOOK_TOKEN_FILE" help:"File that holds ops.webhook_token."`
+	Alertmanager          secret        `yaml:"alertmanager" env:"ALERTMANAGER" help:"Base URL of a Prometheus Alertmanager that gets each alert (API version 2)."`
+	AlertmanagerToken     secret        `yaml:"alertmanager_token" env:"ALERTMANAGER_TOKEN" help:"Bearer token for ops.alertmanager."`
+	AlertmanagerTokenFile string        `yaml:"alertmanager_token_file" env:"ALERTMANAGER_TOKEN_FILE" help:"File that holds ops.alertmanager_token."`
+	Again                 time.Duration `yaml:"again" env:"AGAIN" help:"Least time between two messages that the same condition has begun."`
 }
 
 // defaultOps are the thresholds of package rules.
 func defaultOps() opsSettings {
 	l := rules.DefaultLimits()
-	return opsSettings{Every: time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
+	return opsSettings{Again: 5 * time.Minute, Every: time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
 		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth,
 		OutboxAge: l.OutboxAge, WorkerLost: l.WorkerLost, NoProgress: l.NoProgress, FailureRate: l.FailureRate, FailureWindow: l.FailureWindow}
 }
@@ -167,6 +171,9 @@ func (s *opsSettings) check() error {
 	var errs []error
 	if s.Every < 100*time.Millisecond || s.MetricsEvery < s.Every {
 		errs = append(errs, fmt.Errorf("ops.every %v must be at least 100ms and at most ops.metrics_every %v", s.Every, s.MetricsEvery))
+	}
+	if s.Again <= 0 {
+		errs = append(errs, fmt.Errorf("ops.again %v must be a positive time", s.Again))
 	}
 	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
 		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))
@@ -264,6 +271,7 @@ func (c *loadedConfig) readSecretFiles() error {
 		{"web.token_file", c.Web.TokenFile, &c.Web.Token},
 		{"discord.token_file", c.Discord.TokenFile, &c.Discord.Token},
 		{"ops.webhook_token_file", c.Ops.WebhookTokenFile, &c.Ops.WebhookToken},
+		{"ops.alertmanager_token_file", c.Ops.AlertmanagerTokenFile, &c.Ops.AlertmanagerToken},
 		{"slack.bot_token_file", c.Slack.BotTokenFile, &c.Slack.BotToken},
 		{"slack.app_token_file", c.Slack.AppTokenFile, &c.Slack.AppToken},
 		{"slack.signing_secret_file", c.Slack.SigningSecretFile, &c.Slack.SigningSecret},

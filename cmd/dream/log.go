@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"dreamcad/ops/logfile"
+	"dreamcad/queue/redisq"
 )
 
 // newLogger builds the program's logger: text on a terminal, JSON lines
@@ -37,7 +38,9 @@ func newLogger(c *loadedConfig, stderr io.Writer) (*slog.Logger, func(), error) 
 		closeLog = func() { _ = file.Close() }
 		handler = slog.NewMultiHandler(handler, slog.NewJSONHandler(file, options))
 	}
-	return slog.New(logfile.Redact(handler, logfile.Options{Secrets: c.secrets(), Prompts: s.HidePrompts})), closeLog, nil
+	log := slog.New(logfile.Redact(handler, logfile.Options{Secrets: c.secrets(), Prompts: s.HidePrompts}))
+	redisq.LogTo(log)
+	return log, closeLog, nil
 }
 
 // secrets lists the configured secrets that are set.

@@ -43,7 +43,7 @@ type cli struct {
 	Doctor     doctorCmd     `cmd:"" group:"Operate" help:"Check this machine and its set-up."`
 	Logs       logsCmd       `cmd:"" group:"Operate" help:"Print the log lines about a job."`
 	Monitor    monitorCmd    `cmd:"" group:"Operate" help:"Show the sensors of the service, live and over time."`
-	Ops        opsCmd        `cmd:"" group:"Operate" help:"List the rules of the watch; send a test alert."`
+	Ops        opsCmd        `cmd:"" group:"Operate" help:"List the rules of the watch; silence alerts; send a test alert."`
 	Bench      benchCmd      `cmd:"" group:"Operate" help:"Measure quality and speed."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`

@@ -11,6 +11,7 @@ import (
 
 type opsCmd struct {
 	Rules     opsRulesCmd     `cmd:"" help:"List the rules of the watch with their thresholds."`
+	Silence   opsSilenceCmd   `cmd:"" help:"Silence alerts for a while; list and end silences."`
 	TestAlert opsTestAlertCmd `cmd:"" name:"test-alert" help:"Send an alert and its end the way real ones go."`
 }
 

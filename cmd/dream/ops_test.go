@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"dreamcad/queue"
+	"dreamcad/queue/queuetest"
+	"dreamcad/queue/redisq"
 )
 
 // The real program with thresholds that every machine is beyond: it tells the
@@ -42,5 +45,99 @@ func TestWatchTellsAndRefuses(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("webhook got %v; log:\n%s", got, s.output)
 		}
+	}
+}
+
+// Two workers with the same trouble tell each way once: the webhook, an
+// Alertmanager and the queue's stream. With Redis gone the webhook still hears.
+func TestTwoWorkersTellOnce(t *testing.T) {
+	redis := queuetest.StartRedis(t, "--appendonly", "yes")
+	var mu sync.Mutex
+	hooked, managed := map[string]int{}, map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.URL.Path == "/api/v2/alerts" {
+			var list []struct {
+				Labels map[string]string
+				EndsAt time.Time
+			}
+			if err := json.NewDecoder(r.Body).Decode(&list); err != nil || r.Header.Get("Authorization") != "Bearer am-token" {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			for _, a := range list {
+				text, _ := json.Marshal(a.Labels) // sorted: what Alertmanager tells alerts by
+				managed[string(text)]++
+			}
+			return
+		}
+		var a queue.Alert
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		hooked[a.Code+" "+string(a.State)]++
+	}))
+	defer server.Close()
+	var workers []*exec.Cmd
+	for range 2 {
+		workers = append(workers, child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(),
+			"DREAM_OPS_WEBHOOK=" + server.URL + "/hook", "DREAM_OPS_ALERTMANAGER=" + server.URL, "DREAM_OPS_ALERTMANAGER_TOKEN=am-token", "DREAM_OPS_MEMORY=0.001"}, "worker", "--device", "cpu"))
+	}
+	until := func(what string, limit time.Duration, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+			mu.Lock()
+			done := ok()
+			mu.Unlock()
+			if done {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("never: %s; webhook %v, Alertmanager %v", what, hooked, managed)
+			}
+		}
+	}
+	alerts := func(list map[string]int, part string) (labels, posts int) {
+		for k, n := range list {
+			if strings.Contains(k, part) {
+				labels, posts = labels+1, posts+n
+			}
+		}
+		return labels, posts
+	}
+	// Both have told Alertmanager, which needs no help with that: by now both have tried the webhook.
+	until("both workers see the memory", time.Minute, func() bool { _, n := alerts(managed, `"memory"`); return n >= 2 && hooked["memory firing"] > 0 })
+	time.Sleep(2 * time.Second)
+	mu.Lock()
+	labels, _ := alerts(managed, `"memory"`)
+	if hooked["memory firing"] != 1 || labels != 1 {
+		t.Errorf("webhook %v, Alertmanager %v", hooked, managed)
+	}
+	mu.Unlock()
+	o, err := redisq.ParseURL("redis://" + redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	stream, err := q.Alerts(t.Context(), "", 100, 0)
+	n := 0
+	for _, a := range stream {
+		if a.Code == "memory" {
+			n++
+		}
+	}
+	if err != nil || n != 1 {
+		t.Errorf("the stream: %v %+v", err, stream)
+	}
+	redis.Kill()
+	until("the webhook hears of the queue's end", time.Minute, func() bool { return hooked["server_down firing"] > 0 })
+	for _, w := range workers {
+		_ = w.Process.Kill() // they would wait for Redis
 	}
 }

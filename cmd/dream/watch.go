@@ -42,11 +42,14 @@ func (s *opsSettings) rules() ([]rules.Rule, error) {
 
 // alertConfig says where alerts go besides the queue and the log.
 func (s *opsSettings) alertConfig() alert.Config {
-	c := alert.Config{Webhook: string(s.Webhook)}
-	if s.WebhookToken != "" {
-		c.Header = http.Header{"Authorization": {"Bearer " + string(s.WebhookToken)}}
+	bearer := func(token secret) http.Header {
+		if token == "" {
+			return nil
+		}
+		return http.Header{"Authorization": {"Bearer " + string(token)}}
 	}
-	return c
+	return alert.Config{Webhook: string(s.Webhook), Header: bearer(s.WebhookToken),
+		Alertmanager: string(s.Alertmanager), AlertmanagerHeader: bearer(s.AlertmanagerToken), Again: s.Again}
 }
 
 // guard reads worker.guard_gpus. own is the card that this worker uses, or
@@ -252,6 +255,9 @@ func every(ctx context.Context, d time.Duration, f func(context.Context)) error 
 	}
 }
 
+// newsEvery is how often the text of a firing alert may change.
+const newsEvery = time.Minute
+
 // look takes one snapshot and acts on it.
 func (w *watch) look(ctx context.Context) *rules.Snapshot {
 	s := &rules.Snapshot{At: time.Now(), Host: w.host, Local: w.local.Read(ctx), Overloaded: w.governor.Overloaded()}
@@ -270,7 +276,7 @@ func (w *watch) look(ctx context.Context) *rules.Snapshot {
 	w.mu.Lock()
 	w.last, w.firing = s, w.engine.Firing()
 	w.mu.Unlock()
-	for _, t := range changes {
+	for _, t := range append(changes, w.engine.News(s.At, newsEvery)...) {
 		w.sender.Put(queue.Alert{Code: t.Rule.Code, Key: t.Key, Severity: t.Rule.Severity, State: t.State, Text: t.Text, Since: t.Since, Source: w.host})
 	}
 	return s

@@ -28,6 +28,10 @@ type state struct {
 	firing bool
 	since  time.Time // when it fired
 	turn   time.Time // since when readings ask for the other state; zero: they do not
+
+	latest Transition // while it fires: what would be told now
+	said   string     // the text that was told last
+	saidAt time.Time
 }
 
 // NewEngine makes an engine in which nothing fires.
@@ -77,11 +81,31 @@ func (e *Engine) Evaluate(s *Snapshot) []Transition {
 			if to, ok := st.step(r, x.Value.V, s.At); ok {
 				out = append(out, Transition{Rule: r, Key: x.Key, Card: x.Card, State: to, Value: x.Value.V,
 					Text: r.text(&x, to), Since: st.since, At: s.At})
+				st.said, st.saidAt = out[len(out)-1].Text, s.At
+			}
+			if st.firing {
+				st.latest = Transition{Rule: r, Key: x.Key, Card: x.Card, State: queue.Firing, Value: x.Value.V,
+					Text: r.text(&x, queue.Firing), Since: st.since, At: s.At}
 			}
 			if !st.firing && st.turn.IsZero() {
 				delete(e.states, id) // nothing to remember: names of jobs and workers come and go
 			}
 		}
+	}
+	return out
+}
+
+// News returns the firing conditions whose text has changed since it was told,
+// each at most once in the given time. They are no changes of state: only
+// messages are to be edited.
+func (e *Engine) News(at time.Time, every time.Duration) []Transition {
+	var out []Transition
+	for _, st := range e.states {
+		if !st.firing || st.latest.Rule == nil || st.latest.Text == st.said || at.Sub(st.saidAt) < every {
+			continue
+		}
+		st.said, st.saidAt = st.latest.Text, at
+		out = append(out, st.latest)
 	}
 	return out
 }

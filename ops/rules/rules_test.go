@@ -132,3 +132,32 @@ func TestAdoptedConditionResolves(t *testing.T) {
 		t.Fatalf("%+v", ts)
 	}
 }
+
+// A firing condition has news once its text differs and the pause is over.
+func TestNews(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	begin := time.Unix(1700000000, 0)
+	look := func(second int, temperature float64) []Transition {
+		at := begin.Add(time.Duration(second) * time.Second)
+		e.Evaluate(&Snapshot{At: at, Host: "h", Cards: []gpu.Sample{{UUID: "GPU-1", Temperature: gpu.Of(temperature)}}})
+		return e.News(at, 10*time.Second)
+	}
+	if n := look(0, 85); n != nil {
+		t.Errorf("the first message is no news: %+v", n)
+	}
+	if n := look(5, 87); n != nil {
+		t.Errorf("news after 5 s: %+v", n)
+	}
+	n := look(10, 88)
+	if len(n) != 1 || n[0].Rule.Code != "gpu_warm" || n[0].State != queue.Firing || n[0].Value != 88 || !n[0].Since.Equal(begin) || !strings.Contains(n[0].Text, "88") {
+		t.Errorf("%+v", n)
+	}
+	if n := look(25, 88); n != nil {
+		t.Errorf("news without any: %+v", n)
+	}
+	look(30, 60)
+	look(41, 60)
+	if n := look(60, 60); n != nil {
+		t.Errorf("news of what is over: %+v", n)
+	}
+}
