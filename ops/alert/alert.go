@@ -42,6 +42,8 @@ type Config struct {
 	// Again is the least time between two episodes of one condition that
 	// people are told about; 0: 5 minutes.
 	Again time.Duration
+	// Edit is the least time between two texts of one firing alert; 0: 1 minute.
+	Edit time.Duration
 	// Retry is the pause after a failed delivery; 0: 2 s.
 	Retry time.Duration
 	// Remind is how often Alertmanager hears again of what is firing; 0: 1 minute.
@@ -79,7 +81,7 @@ func New(cfg Config, q Queue, log *slog.Logger) *Sender {
 	for _, d := range []struct {
 		field    *time.Duration
 		standard time.Duration
-	}{{&cfg.Again, 5 * time.Minute}, {&cfg.Retry, 2 * time.Second}, {&cfg.Remind, time.Minute}} {
+	}{{&cfg.Again, 5 * time.Minute}, {&cfg.Edit, time.Minute}, {&cfg.Retry, 2 * time.Second}, {&cfg.Remind, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.standard
 		}
@@ -92,7 +94,7 @@ func New(cfg Config, q Queue, log *slog.Logger) *Sender {
 	}
 	s := &Sender{cfg: cfg, log: log, queue: q, last: map[id]queue.Alert{}, wake: make(chan struct{}, 1), held: map[id]queue.Alert{}, next: map[id]time.Time{}}
 	if q != nil {
-		s.ways = append(s.ways, newWay("queue", &stream{q}))
+		s.ways = append(s.ways, newWay("queue", &stream{q, cfg.Edit}))
 	}
 	if cfg.Webhook != "" {
 		s.ways = append(s.ways, newWay("webhook", newWebhook(cfg.Webhook, cfg.Header, q)))

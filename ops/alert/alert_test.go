@@ -178,9 +178,15 @@ func TestFlapping(t *testing.T) {
 
 func TestNewTextIsAnEditOnce(t *testing.T) {
 	q, h := openQueue(t), newHook(t)
-	s := start(t, h.config(), q)
+	cfg := h.config()
+	cfg.Edit = time.Second
+	s := start(t, cfg, q)
 	s.Put(hot(queue.Firing))
 	eventually(t, "it is told", func() bool { return len(states(t, q)) == 1 })
+	early := hot(queue.Firing)
+	early.Text = "GPU 0 is at 89 °C."
+	s.Put(early)
+	time.Sleep(1200 * time.Millisecond)
 	for i := range 50 {
 		a := hot(queue.Firing)
 		a.Text = fmt.Sprintf("GPU 0 is at %d °C.", 90+i)

@@ -8,12 +8,11 @@ import (
 	"dreamcad/queue"
 )
 
-// updateEvery is how often the text of a firing alert may change, for all
-// processes together.
-const updateEvery = time.Minute
-
 // stream is the queue's alert stream.
-type stream struct{ q Queue }
+type stream struct {
+	q    Queue
+	edit time.Duration // the text of a firing alert changes no oftener, for all processes together
+}
 
 // deliver appends to the stream what no other process has said already.
 func (s *stream) deliver(ctx context.Context, a *queue.Alert) error {
@@ -35,14 +34,16 @@ func (s *stream) deliver(ctx context.Context, a *queue.Alert) error {
 			if known.Text == a.Text || known.Source != a.Source {
 				return nil // who told it first keeps it up to date
 			}
-			_, err := s.q.Lock(ctx, lockName("update", a), updateEvery) // never given back: it ends by itself
-			if queue.CodeOf(err) == queue.CodeConflict {
+			a.Since = known.Since
+		}
+		if a.State == queue.Firing {
+			_, err := s.q.Lock(ctx, lockName("edit", a), s.edit) // never given back: it ends by itself
+			if queue.CodeOf(err) == queue.CodeConflict && known != nil {
 				return nil
 			}
-			if err != nil {
+			if err != nil && queue.CodeOf(err) != queue.CodeConflict {
 				return err
 			}
-			a.Since = known.Since
 		}
 		return s.q.Raise(ctx, *a)
 	})
