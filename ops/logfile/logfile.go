@@ -4,33 +4,73 @@ package logfile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/DeRuina/timberjack"
+	"github.com/gofrs/flock"
 )
 
-// Open opens a file that rotates at 10 MB and keeps ten older ones, gzipped.
-// Several processes need a file each.
+// Kept of one process: files of fileSize MB, the current one and older, gzipped ones.
+const (
+	fileSize  = 10
+	fileCount = 10
+	processes = 100 // that may share a path
+)
+
+// Open opens a file that rotates at 10 MB; ten of them are kept, older ones
+// gzipped. Of several processes with one path the first gets it and the others
+// get dream.2.log, dream.3.log and so on: a file that two processes rotate loses
+// lines. [Files] finds them all.
 func Open(path string) (io.WriteCloser, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("create the folder of the log file: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) // fails now rather than at the first line
-	if err != nil {
-		return nil, fmt.Errorf("open the log file: %w", err)
+	for n := 1; n <= processes; n++ {
+		own := numbered(path, n)
+		lock := flock.New(own + ".lock")
+		switch free, err := lock.TryLock(); {
+		case err != nil:
+			return nil, fmt.Errorf("lock the log file: %w", err)
+		case !free:
+			continue
+		}
+		f, err := os.OpenFile(own, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) // fails now rather than at the first line
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			_ = lock.Close()
+			return nil, fmt.Errorf("open the log file: %w", err)
+		}
+		return &file{&timberjack.Logger{Filename: own, MaxSize: fileSize, MaxBackups: fileCount - 1, Compression: "gzip"}, lock}, nil
 	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("open the log file: %w", err)
-	}
-	return &timberjack.Logger{Filename: path, MaxSize: 10, MaxBackups: 10, Compression: "gzip"}, nil
+	return nil, fmt.Errorf("open the log file: %d processes write to %q already", processes, path)
 }
+
+// numbered is the path of the n-th process.
+func numbered(path string, n int) string {
+	if n == 1 {
+		return path
+	}
+	ext := filepath.Ext(path)
+	return fmt.Sprintf("%s.%d%s", strings.TrimSuffix(path, ext), n, ext)
+}
+
+// file is the log of one process.
+type file struct {
+	*timberjack.Logger
+	lock *flock.Flock // ends with the process, however that ends
+}
+
+// Close implements [io.Closer].
+func (f *file) Close() error { return errors.Join(f.Logger.Close(), f.lock.Close()) }
 
 // Options say what is kept out of a log.
 type Options struct {
@@ -154,28 +194,31 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{next: h.next.WithGroup(name), redacter: h.redacter}
 }
 
-// Files lists the log file at path and its older ones, the oldest first.
+// Files lists the log file at path, those of other processes with the same path,
+// and the older ones of all, the oldest of a process first.
 func Files(path string) ([]string, error) {
-	ext := filepath.Ext(path)
-	base := strings.TrimSuffix(filepath.Base(path), ext)
-	entries, err := os.ReadDir(filepath.Dir(path))
+	dir, ext := filepath.Dir(path), filepath.Ext(path)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list the log files: %w", err)
 	}
-	var out []string
-	current := false
+	base := regexp.QuoteMeta(strings.TrimSuffix(filepath.Base(path), ext))
+	// The time of the rotation is in the name of an older one.
+	older := regexp.MustCompile(`^` + base + `(\.\d+)?-\d{4}-\d{2}-\d{2}T.*` + regexp.QuoteMeta(ext) + `(\.gz)?$`)
+	current := regexp.MustCompile(`^` + base + `(\.\d+)?` + regexp.QuoteMeta(ext) + `$`)
+	names := map[string]bool{}
 	for _, e := range entries {
-		name := e.Name()
-		switch {
-		case name == filepath.Base(path):
-			current = true
-		case strings.HasPrefix(name, base+"-") && (strings.HasSuffix(name, ext) || strings.HasSuffix(name, ext+".gz")):
-			out = append(out, filepath.Join(filepath.Dir(path), name))
+		names[e.Name()] = true
+	}
+	var old, now []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case names[name+".gz"]: // compressed, and about to be removed
+		case older.MatchString(name):
+			old = append(old, filepath.Join(dir, name))
+		case current.MatchString(name):
+			now = append(now, filepath.Join(dir, name))
 		}
 	}
-	slices.Sort(out) // the time of the rotation is in the name
-	if current {
-		out = append(out, path)
-	}
-	return out, nil
+	return append(old, now...), nil // both in the order of their names
 }

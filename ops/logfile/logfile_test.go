@@ -2,14 +2,30 @@ package logfile
 
 import (
 	"bytes"
+	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv("LOGFILE_CHILD"); name != "" {
+		if err := writeLines(os.Getenv("LOGFILE_PATH"), name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
 
 func TestRedaction(t *testing.T) {
 	var out bytes.Buffer
@@ -54,16 +70,136 @@ func TestRotationAndJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	files, err := Files(path)
-	if err != nil || len(files) < 2 || files[len(files)-1] != path {
+	if err != nil || len(files) != 3 || files[len(files)-1] != path {
 		t.Fatalf("%v %v", files, err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Size() > 10<<20 {
 		t.Fatalf("%v %v", info.Size(), err)
 	}
-	var out bytes.Buffer
-	n, err := Job(&out, path, "aamine")
-	if err != nil || n != 2 || !strings.Contains(out.String(), "first") || !strings.Contains(out.String(), "last") {
-		t.Fatalf("%d lines, %v:\n%s", n, err, out.String())
+	for _, place := range []string{path, filepath.Dir(path)} {
+		var out bytes.Buffer
+		n, err := Job(&out, []string{place, path}, "aamine")
+		if err != nil || n != 2 || strings.Index(out.String(), "first") > strings.Index(out.String(), "last") || !strings.Contains(out.String(), "last") {
+			t.Fatalf("%d lines, %v:\n%s", n, err, out.String())
+		}
+	}
+	if n, err := Job(io.Discard, []string{filepath.Join(t.TempDir(), "none", "dream.log")}, "aamine"); n != 0 || err != nil {
+		t.Errorf("a log that is not there: %d lines, %v", n, err)
+	}
+}
+
+// Ten files stay, however much is written.
+func TestTenFilesStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dream.log")
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
+	for range 150 {
+		if _, err := f.Write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // older ones are gzipped and removed beside the writing
+		if files, err = Files(path); err != nil {
+			t.Fatal(err)
+		}
+		if len(files) == 10 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d files: %v", len(files), files)
+		}
+	}
+	if !strings.HasSuffix(files[0], ".gz") {
+		t.Errorf("%s is not compressed", files[0])
+	}
+}
+
+// writeLines is what a child process does: numbered records of 1 kB.
+func writeLines(path, name string) error {
+	f, err := Open(path)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewJSONHandler(f, nil))
+	filler := strings.Repeat("x", 1000)
+	for i := range linesOfChild {
+		log.Info("line", "process", name, "n", i, "filler", filler)
+	}
+	return f.Close()
+}
+
+const linesOfChild = 25_000 // 28 MB: two rotations
+
+// Three processes with one path at a time, and one after them: each line is
+// there once and whole.
+func TestProcessesShareAPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dream.log")
+	write := func(names ...string) {
+		var children []*exec.Cmd
+		for _, name := range names {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), "LOGFILE_CHILD="+name, "LOGFILE_PATH="+path)
+			cmd.Stderr = os.Stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			children = append(children, cmd)
+		}
+		for _, cmd := range children {
+			if err := cmd.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("a", "b", "c")
+	write("d")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "dream-worker.log"), []byte("another's\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Files(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for _, name := range files {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".gz") {
+			z, err := gzip.NewReader(bytes.NewReader(raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if raw, err = io.ReadAll(z); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for text := range bytes.Lines(raw) {
+			var l struct {
+				Process string
+				N       int
+			}
+			if err := json.Unmarshal(text, &l); err != nil || l.Process == "" {
+				t.Fatalf("%s holds %.100q: %v", name, text, err)
+			}
+			seen[fmt.Sprint(l.Process, l.N)]++
+		}
+	}
+	if len(seen) != 4*linesOfChild {
+		t.Errorf("%d lines of %d in %v", len(seen), 4*linesOfChild, files)
+	}
+	for l, n := range seen {
+		if n != 1 {
+			t.Fatalf("line %s is there %d times", l, n)
+		}
 	}
 }
