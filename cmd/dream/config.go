@@ -133,6 +133,7 @@ type logSettings struct {
 
 type opsSettings struct {
 	Every                 time.Duration `yaml:"every" env:"EVERY" help:"How often sensors are read."`
+	ServersEvery          time.Duration `yaml:"servers_every" env:"SERVERS_EVERY" help:"How often servers are asked, the queue is looked at and a sign of life is given."`
 	MetricsEvery          time.Duration `yaml:"metrics_every" env:"METRICS_EVERY" help:"How often the log shows their figures while something is made."`
 	GPUWarm               float64       `yaml:"gpu_warm" env:"GPU_WARM" help:"°C above which the worker is slowed down; it settles 3 °C below."`
 	GPUHot                float64       `yaml:"gpu_hot" env:"GPU_HOT" help:"°C above which the worker saves and waits."`
@@ -162,7 +163,7 @@ type opsSettings struct {
 // defaultOps are the thresholds of package rules.
 func defaultOps() opsSettings {
 	l := rules.DefaultLimits()
-	return opsSettings{Again: 5 * time.Minute, Every: time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
+	return opsSettings{Again: 5 * time.Minute, Every: time.Second, ServersEvery: 10 * time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
 		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth,
 		OutboxAge: l.OutboxAge, WorkerLost: l.WorkerLost, NoProgress: l.NoProgress, FailureRate: l.FailureRate, FailureWindow: l.FailureWindow}
 }
@@ -175,6 +176,9 @@ func (s *opsSettings) check() error {
 	}
 	if s.Again <= 0 {
 		errs = append(errs, fmt.Errorf("ops.again %v must be a positive time", s.Again))
+	}
+	if s.ServersEvery < 100*time.Millisecond || s.WorkerLost < 3*s.ServersEvery {
+		errs = append(errs, fmt.Errorf("ops.worker_lost %v must be at least three times ops.servers_every %v, and that 100ms", s.WorkerLost, s.ServersEvery))
 	}
 	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
 		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))

@@ -30,7 +30,7 @@ type monitorCmd struct {
 
 // Help shows examples.
 func (*monitorCmd) Help() string {
-	return `Shows what each process of the service last saw (they tell each ` + serversEvery.String() + `), and its figures over time.
+	return `Shows what each process of the service last saw (they tell each ops.servers_every), and its figures over time.
 
 Examples:
   dream monitor
@@ -129,7 +129,7 @@ const sparkWidth = 48
 // picture prints one process.
 func picture(ctx context.Context, out io.Writer, l *monitor.Live, history queue.State, since time.Duration) error {
 	state := "now"
-	if passed := time.Since(l.At).Round(time.Second); passed > 3*serversEvery {
+	if passed := time.Since(l.At).Round(time.Second); passed > monitor.Quiet {
 		state = fmt.Sprintf("silent for %v", passed)
 	}
 	fmt.Fprintf(out, "%s (%s on %s, %s)\n", l.Name, l.Role, l.Host, state)

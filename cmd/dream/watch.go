@@ -134,7 +134,7 @@ func newWatch(a *app, q queue.Queue, store storage.Store, part watched) (*watch,
 	}
 	w := &watch{part: part, settings: s, queue: q, log: a.log, started: time.Now(), engine: rules.NewEngine(rs),
 		governor: rules.NewGovernor(s.limits(), guards, nil, a.log), sender: alert.New(s.alertConfig(), q, a.log),
-		history: monitor.NewHistory(q, part.name), fleet: rules.Silence{Longest: 2 * serversEvery}, stalls: rules.Silence{Longest: 10 * time.Second},
+		history: monitor.NewHistory(q, part.name), fleet: rules.Silence{Longest: 2 * s.ServersEvery}, stalls: rules.Silence{Longest: 10 * time.Second},
 		outcomes: rules.Outcomes{Window: s.FailureWindow}}
 	w.host = hostName()
 	if part.role != "bot" {
@@ -196,7 +196,7 @@ func (w *watch) run(ctx context.Context) error {
 	w.adopt(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.sender.Run(ctx) })
-	group.Go(func() error { return every(ctx, serversEvery, w.askServers) })
+	group.Go(func() error { return every(ctx, w.settings.ServersEvery, w.askServers) })
 	group.Go(func() error {
 		lastLine := time.Time{}
 		return every(ctx, w.settings.Every, func(ctx context.Context) {

@@ -48,7 +48,7 @@ func BenchmarkWatch(b *testing.B) {
 		every time.Duration
 	}{
 		"look":    {func(ctx context.Context) { w.look(ctx) }, time.Second},
-		"servers": {w.askServers, serversEvery},
+		"servers": {w.askServers, w.settings.ServersEvery},
 	} {
 		b.Run(name, func(b *testing.B) {
 			begun := processorTime(b)

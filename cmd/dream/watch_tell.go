@@ -18,14 +18,10 @@ import (
 	"dreamcad/queue"
 )
 
-// serversEvery is how often servers are asked, the queue is looked at and a sign
-// of life is given.
-const serversEvery = 10 * time.Second
-
 // askServers probes the servers, reads the figures of queue and fleet and gives a
 // sign of life. What does not answer is not known.
 func (w *watch) askServers(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, serversEvery*3/4)
+	limited, cancel := context.WithTimeout(ctx, max(w.settings.ServersEvery, 5*time.Second))
 	defer cancel()
 	var s rules.Snapshot
 	s.Local = w.servers.Read(limited)

@@ -24,11 +24,12 @@ import (
 
 // logged is one JSON line of a child's log.
 type logged struct {
-	Time time.Time
-	Msg  string
-	Code string
-	Why  string
-	GPU0 struct {
+	Time    time.Time
+	Msg     string
+	Code    string
+	Why     string
+	Address string
+	GPU0    struct {
 		Temperature any
 		Power       any
 	}

@@ -62,8 +62,8 @@ type Sample struct {
 	ECCErrors      Value `json:"ecc_errors"`      // uncorrected, since the driver was loaded
 	PCIeGen        Value `json:"pcie_gen"`
 	PCIeWidth      Value `json:"pcie_width"` // lanes
-	PCIeRead       Value `json:"pcie_read"`  // bytes per second, host to card
-	PCIeWrite      Value `json:"pcie_write"` // bytes per second, card to host
+	PCIeRead       Value `json:"pcie_read"`  // bytes per second, host to card; of every fifth look
+	PCIeWrite      Value `json:"pcie_write"` // bytes per second, card to host; of every fifth look
 
 	ThrottleKnown bool      `json:"throttle_known"`
 	Throttle      []string  `json:"throttle,omitempty"` // reasons other than idle

@@ -46,6 +46,9 @@ type Doing struct {
 // that did not say goodbye.
 const Life = 24 * time.Hour
 
+// Quiet is the age from which a record is shown as old.
+const Quiet = 30 * time.Second
+
 const livePrefix = "ops/live/"
 
 // Tell writes the record of this process.

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dreamcad/ops/gpu"
+	"dreamcad/ops/gpu/gputest"
+	"dreamcad/ops/monitor"
+	"dreamcad/queue"
+)
+
+// A worker that is killed is missed by the others, and its return ends that; one
+// that is stopped in order is not. Meanwhile dream monitor, the console and
+// Prometheus show its scripted card.
+func TestLostWorkerAndMonitor(t *testing.T) {
+	hook := make(chan queue.Alert, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var a queue.Alert
+		if json.NewDecoder(r.Body).Decode(&a) == nil && a.Code == "worker_lost" {
+			hook <- a
+		}
+	}))
+	defer server.Close()
+	data := t.TempDir()
+	env := []string{"DREAM_DATA=" + data, "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=500ms", "DREAM_OPS_WORKER_LOST=4s"}
+	bot := spoken(t, append(env, "DREAM_OPS_WEBHOOK="+server.URL, "DREAM_METRICS_LISTEN=127.0.0.1:0"), "bot")
+	card := gputest.Build(t, "0 temperature 71\n0 power 200\n")
+	start := func() *exec.Cmd {
+		return child(t, append(append(env, card.Env()...), "DREAM_WORKER_GUARD_GPUS=all"), "worker", "--device", "cpu", "--name", "w1")
+	}
+	see := func(args ...string) string {
+		cmd := exec.Command("dream", append([]string{"monitor"}, args...)...)
+		cmd.Env = append(os.Environ(), env...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("dream monitor %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	there := func() bool { return strings.Contains(see("--once"), "w1 (worker on ") }
+
+	worker := start()
+	await(t, "seen", time.Minute, there)
+	var fleet []monitor.Live
+	if err := json.Unmarshal([]byte(see("--json")), &fleet); err != nil || len(fleet) != 2 || len(fleet[1].Cards) != 1 || fleet[1].Cards[0].Temperature != gpu.Of(71) {
+		t.Errorf("%v: %+v", err, fleet)
+	}
+	if text := see("--once"); !strings.Contains(text, "71 °C (margin unknown)") || !strings.Contains(text, "200/unknown W") {
+		t.Errorf("dream monitor shows\n%s", text)
+	}
+	plot := filepath.Join(t.TempDir(), "day.svg")
+	await(t, "drawn", 30*time.Second, func() bool {
+		cmd := exec.Command("dream", "monitor", "--svg", plot)
+		cmd.Env = append(os.Environ(), env...)
+		if cmd.Run() != nil {
+			return false
+		}
+		svg, err := os.ReadFile(plot)
+		return err == nil && strings.Contains(string(svg), "w1: gpu0 temperature °C")
+	})
+	metrics := ""
+	for _, l := range bot() {
+		if l.Msg == "metrics are served" {
+			metrics = l.Address
+		}
+	}
+	get := func(path string) (int, string) {
+		resp, err := http.Get("http://" + metrics + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	await(t, "told to Prometheus", 30*time.Second, func() bool {
+		code, text := get("/metrics")
+		return code == http.StatusOK && strings.Contains(text, `dream_worker_silence_seconds{worker="w1"} `) && strings.Contains(text, `dream_server_up{server="storage"} 1`)
+	})
+	if code, text := get("/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz of the bot: %d %s", code, text)
+	}
+
+	expect := func(state queue.AlertState) {
+		t.Helper()
+		select {
+		case a := <-hook:
+			if a.Key != "w1" || a.State != state {
+				t.Fatalf("%+v, want %s", a, state)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("the worker is not told to be %s", state)
+		}
+	}
+	_ = worker.Process.Kill()
+	_ = worker.Wait()
+	expect(queue.Firing)
+	worker = start()
+	expect(queue.Resolved)
+	_ = worker.Process.Signal(os.Interrupt)
+	if err := worker.Wait(); err != nil {
+		t.Errorf("an interrupted worker ended with %v", err)
+	}
+	if there() {
+		t.Error("a worker that said goodbye is still there")
+	}
+	select {
+	case a := <-hook:
+		t.Errorf("after an orderly end: %+v", a)
+	case <-time.After(6 * time.Second):
+	}
+}
