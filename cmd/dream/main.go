@@ -45,6 +45,7 @@ type cli struct {
 	Monitor    monitorCmd    `cmd:"" group:"Operate" help:"Show the sensors of the service, live and over time."`
 	Ops        opsCmd        `cmd:"" group:"Operate" help:"List the rules of the watch; silence alerts; send a test alert."`
 	Bench      benchCmd      `cmd:"" group:"Operate" help:"Measure quality and speed."`
+	Init       initCmd       `cmd:"" group:"Set up" help:"Write a configuration file that shows every setting."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`
 	Completion completionCmd `cmd:"" group:"Set up" help:"Print a shell completion script (bash, zsh or fish)."`

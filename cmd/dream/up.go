@@ -107,6 +107,7 @@ func (c *upCmd) serve(a *app) (err error) {
 	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
 	group.Go(func() error { return w.Run(ctx) })
 	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
+	group.Go(func() error { return notifySystemd(ctx) })
 	group.Go(func() error { return watch.run(ctx) })
 	fmt.Fprintf(a.stdout, "dreamcad is ready at %s (model %s on %s)\nStop it with Ctrl-C.\n", console.URL(), model.Bundle.Name, pipeline.Device())
 	return group.Wait() // nil after an interrupt: everything has drained

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"dreamcad/inference/worker"
@@ -110,29 +109,4 @@ func serveMetrics(ctx context.Context, a *app, h http.Handler) error {
 		return nil
 	}
 	return serveUntil(ctx, a.config.Metrics.Listen, h, func(at net.Addr) { a.log.Info("metrics are served", "address", at.String()) })
-}
-
-// notifySystemd says that the service is ready, feeds the watchdog and says when it
-// stops. Outside of systemd it does nothing.
-func notifySystemd(ctx context.Context) error {
-	if sent, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil || !sent {
-		return nil
-	}
-	every, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
-		every = time.Hour
-	}
-	t := time.NewTicker(every / 2)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return err
-		case <-t.C:
-			if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
-				return err
-			}
-		}
-	}
 }
