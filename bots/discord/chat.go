@@ -289,7 +289,7 @@ func (b *Bot) Buckets(k delivery.Kind, channel string) []string {
 func (b *Bot) Rate(bucket string) (perSecond float64, burst int) {
 	switch {
 	case bucket == globalBucket:
-		return 40, 20
+		return 35, 10
 	case bucket == "direct":
 		return 1, 5
 	case strings.HasPrefix(bucket, "find/"):

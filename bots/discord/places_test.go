@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"dreamcad/bots/discord/discordtest"
-	"dreamcad/queue"
 )
 
 func TestPrivateAndClosedChannels(t *testing.T) {
@@ -62,22 +60,5 @@ func TestFilter(t *testing.T) {
 	w.complete(w.lease())
 	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
 		t.Errorf("no result; log:\n%s", w.log)
-	}
-}
-
-// A two-hour job: the interaction's token is long dead, and edits of the status
-// message have stopped before Discord begins to refuse them.
-func TestLongJob(t *testing.T) {
-	w := newWorld(t)
-	w.start()
-	w.dream("42", "a mug")
-	l := w.lease()
-	w.server.Advance(2 * time.Hour)
-	if _, err := w.q.Heartbeat(w.ctx, l.Ref(), queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: 9, Total: 10}}); err != nil {
-		t.Fatal(err)
-	}
-	w.complete(l)
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-		t.Fatalf("no result; log:\n%s", w.log)
 	}
 }

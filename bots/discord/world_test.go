@@ -21,6 +21,8 @@ import (
 	"dreamcad/bots/limits"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
+	"dreamcad/storage"
+	"dreamcad/storage/dir"
 )
 
 // discordgo's Open deadlocks when op 7 comes before READY: that goroutine can
@@ -38,6 +40,8 @@ type world struct {
 	server  *discordtest.Server
 	q       *sqliteq.Queue
 	service *bots.Service
+	store   storage.Store
+	render  *bots.Renderer
 	bot     *Bot
 	channel string
 	ops     string
@@ -61,14 +65,22 @@ func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); retur
 // newWorld is a server, a queue and a service; start adds the bot. Its time for
 // an answer is long, so that a slow machine changes nothing: strictWorld has
 // the real one.
-func newWorld(t *testing.T) *world { return makeWorld(t, patience) }
+func newWorld(t *testing.T) *world { return makeWorld(t, discordtest.New(), patience) }
 
 // strictWorld allows the 3 s that Discord does.
-func strictWorld(t *testing.T) *world { return makeWorld(t, 0) }
+func strictWorld(t *testing.T) *world { return makeWorld(t, discordtest.New(), 0) }
 
-func makeWorld(t *testing.T, budget time.Duration) *world {
+// simulatedWorld is one without a network, for testing/synctest: interactions
+// are handed to the bot, and each request takes 120 ms.
+func simulatedWorld(t *testing.T) *world {
+	w := makeWorld(t, discordtest.Offline(), 0)
+	w.bot.rest.client.Transport = w.server.Transport(120 * time.Millisecond)
+	return w
+}
+
+func makeWorld(t *testing.T, server *discordtest.Server, budget time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, ctx: context.Background(), server: discordtest.New(), log: &lockedBuffer{}, budget: budget}
+	w := &world{t: t, ctx: context.Background(), server: server, log: &lockedBuffer{}, budget: budget}
 	t.Cleanup(w.server.Close)
 	config := queue.DefaultConfig()
 	if budget > 0 {
@@ -84,11 +96,24 @@ func makeWorld(t *testing.T, budget time.Duration) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.q.Close() })
+	if w.store, err = dir.Open(dir.Config{Path: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.service, err = bots.New(bots.Config{Patience: budget, Limits: limits.Config{Admins: []string{"discord:9"}, Ingest: []string{"discord:9"}}}, w.q, nil, lines{}, logger)
+	w.service, err = bots.New(bots.Config{Patience: budget, Qualities: []queue.Quality{queue.Draft, queue.Standard}, Limits: limits.Config{Admins: []string{"discord:9"}, Ingest: []string{"discord:9"}}}, w.q, w.store, lines{}, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.render = &bots.Renderer{Next: w.service.Next, Results: bots.Results{
+		Link: func(_ context.Context, job string, f queue.File) (string, time.Time) {
+			return "https://dream.example/r/" + job + "/" + f.Name + "?exp=1&sig=x", time.Now().Add(time.Hour)
+		},
+		Page: func(job string) string { return "https://dream.example/jobs/" + job },
+		Read: func(_ context.Context, _, _, name string, _ int64) ([]byte, error) {
+			return []byte("picture " + name), nil
+		},
+	}}
+	w.service.Present(w.render)
 	w.bot = w.newBot()
 	return w
 }
@@ -120,16 +145,7 @@ func (w *world) start() (stop func()) {
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	config := quick()
 	config.OpsChannel = w.ops
-	renderer := &bots.Renderer{Next: w.service.Next, Results: bots.Results{
-		Link: func(_ context.Context, job string, f queue.File) (string, time.Time) {
-			return "https://dream.example/r/" + job + "/" + f.Name + "?exp=1&sig=x", time.Now().Add(time.Hour)
-		},
-		Page: func(job string) string { return "https://dream.example/jobs/" + job },
-		Read: func(_ context.Context, _, _, name string, _ int64) ([]byte, error) {
-			return []byte("picture " + name), nil
-		},
-	}}
-	d := delivery.New(config, w.q, w.bot, w.bot, renderer, delivery.NewMetrics(nil), logger)
+	d := delivery.New(config, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), logger)
 	w.bot.Learn(d.Outbound())
 	ctx, cancel := context.WithCancel(w.ctx)
 	var parts sync.WaitGroup

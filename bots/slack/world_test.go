@@ -22,6 +22,8 @@ import (
 	"dreamcad/bots/slack/slacktest"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
+	"dreamcad/storage"
+	"dreamcad/storage/dir"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,6 +37,8 @@ type world struct {
 	server  *slacktest.Server
 	q       *sqliteq.Queue
 	service *bots.Service
+	store   storage.Store
+	render  *bots.Renderer
 	bot     *Bot
 	channel string
 	ops     string
@@ -64,14 +68,22 @@ func (lines) Ingest(_ context.Context, name string, file io.Reader, _ queue.Requ
 
 // newWorld is a server, a queue, a service and the bot. Its time for an answer
 // is long, so that a slow machine changes nothing: strictWorld has the real one.
-func newWorld(t *testing.T) *world { return makeWorld(t, patience) }
+func newWorld(t *testing.T) *world { return makeWorld(t, slacktest.New(), patience) }
 
 // strictWorld allows the 3 s that Slack does.
-func strictWorld(t *testing.T) *world { return makeWorld(t, 0) }
+func strictWorld(t *testing.T) *world { return makeWorld(t, slacktest.New(), 0) }
 
-func makeWorld(t *testing.T, budget time.Duration) *world {
+// simulatedWorld is one without a network, for testing/synctest: interactions
+// are handed to the bot, and each request takes 120 ms.
+func simulatedWorld(t *testing.T) *world {
+	w := makeWorld(t, slacktest.Offline(), 0)
+	w.bot.client.Transport = w.server.Transport(120 * time.Millisecond)
+	return w
+}
+
+func makeWorld(t *testing.T, server *slacktest.Server, budget time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, ctx: context.Background(), server: slacktest.New(), log: &lockedBuffer{}}
+	w := &world{t: t, ctx: context.Background(), server: server, log: &lockedBuffer{}}
 	t.Cleanup(w.server.Close)
 	w.channel, w.ops = w.server.AddChannel(), w.server.AddChannel()
 	w.logger = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -85,10 +97,23 @@ func makeWorld(t *testing.T, budget time.Duration) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.q.Close() })
-	w.service, err = bots.New(bots.Config{Patience: budget, Limits: limits.Config{Admins: []string{"slack:U9"}, Ingest: []string{"slack:U9"}}}, w.q, nil, lines{}, w.logger)
+	if w.store, err = dir.Open(dir.Config{Path: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	w.service, err = bots.New(bots.Config{Patience: budget, Qualities: []queue.Quality{queue.Draft, queue.Standard}, Limits: limits.Config{Admins: []string{"slack:U9"}, Ingest: []string{"slack:U9"}}}, w.q, w.store, lines{}, w.logger)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.render = &bots.Renderer{Next: w.service.Next, Results: bots.Results{
+		Link: func(_ context.Context, job string, f queue.File) (string, time.Time) {
+			return "https://dream.example/r/" + job + "/" + f.Name, time.Now().Add(time.Hour)
+		},
+		Page: func(job string) string { return "https://dream.example/jobs/" + job },
+		Read: func(_ context.Context, _, _, name string, _ int64) ([]byte, error) {
+			return []byte("picture " + name), nil
+		},
+	}}
+	w.service.Present(w.render)
 	w.bot = New(Config{
 		BotToken: w.server.BotToken, AppToken: w.server.AppToken, SigningSecret: w.server.Secret, APIURL: w.server.URL(), Silent: 3 * time.Second, AckBudget: budget,
 	}, w.service, w.q, w.logger)
@@ -105,16 +130,7 @@ func (w *world) start() (stop func()) {
 	w.t.Helper()
 	config := quick()
 	config.OpsChannel = w.ops
-	renderer := &bots.Renderer{Next: w.service.Next, Results: bots.Results{
-		Link: func(_ context.Context, job string, f queue.File) (string, time.Time) {
-			return "https://dream.example/r/" + job + "/" + f.Name, time.Now().Add(time.Hour)
-		},
-		Page: func(job string) string { return "https://dream.example/jobs/" + job },
-		Read: func(_ context.Context, _, _, name string, _ int64) ([]byte, error) {
-			return []byte("picture " + name), nil
-		},
-	}}
-	d := delivery.New(config, w.q, w.bot, w.bot, renderer, delivery.NewMetrics(nil), w.logger)
+	d := delivery.New(config, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.logger)
 	w.bot.Through(d.Outbound())
 	ctx, cancel := context.WithCancel(w.ctx)
 	var parts sync.WaitGroup

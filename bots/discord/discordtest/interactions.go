@@ -216,6 +216,17 @@ func (s *Server) send(in *Interaction) *Interaction {
 	return in
 }
 
+// Payload is the interaction as it is sent, for applications that are fed by hand.
+func (s *Server) Payload(in *Interaction) json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := json.Marshal(in.payload)
+	if err != nil {
+		panic(err) // our own data
+	}
+	return text
+}
+
 // Resend delivers an interaction again, as the gateway may.
 func (s *Server) Resend(in *Interaction) { s.gw.dispatch("INTERACTION_CREATE", in.payload) }
 

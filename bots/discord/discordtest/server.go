@@ -86,12 +86,63 @@ type Fault struct {
 }
 
 // New starts a server on a free loopback port.
-func New() *Server { return start(nil) }
+func New() *Server {
+	s := build()
+	s.http.Start()
+	return s
+}
+
+// Offline makes a server without a network, for tests in simulated time
+// (testing/synctest): requests reach it through Transport.
+func Offline() *Server {
+	s := build()
+	s.http.Listener.Close()
+	s.http.URL = "http://discord.test"
+	return s
+}
+
+// Transport brings requests to the server within the process. Each takes the
+// given time to be answered.
+func (s *Server) Transport(delay time.Duration) http.RoundTripper { return inProcess{s, delay} }
+
+type inProcess struct {
+	s     *Server
+	delay time.Duration
+}
+
+// RoundTrip implements http.RoundTripper.
+func (p inProcess) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	t := time.NewTimer(p.delay)
+	defer t.Stop()
+	select {
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	case <-t.C:
+	}
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	defer r.Body.Close()
+	defer func() {
+		if lost := recover(); lost != nil { // the server breaks the connection
+			err = fmt.Errorf("connection lost: %v", lost)
+		}
+	}()
+	w := httptest.NewRecorder()
+	p.s.serve(w, r)
+	return w.Result(), nil
+}
 
 // Listen starts a server on the given listener.
-func Listen(l net.Listener) *Server { return start(l) }
+func Listen(l net.Listener) *Server {
+	s := build()
+	s.http.Listener.Close()
+	s.http.Listener = l
+	s.http.Start()
+	return s
+}
 
-func start(l net.Listener) *Server {
+func build() *Server {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		panic(err) // no randomness: nothing can be tested
@@ -106,11 +157,6 @@ func start(l net.Listener) *Server {
 	}
 	s.gw.init()
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	if l != nil {
-		s.http.Listener.Close()
-		s.http.Listener = l
-	}
-	s.http.Start()
 	return s
 }
 

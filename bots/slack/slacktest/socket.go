@@ -217,6 +217,17 @@ func (s *Server) deliver(in *Interaction) {
 	}
 }
 
+// Payload is the interaction as it is sent, for apps that are fed by hand.
+func (s *Server) Payload(in *Interaction) json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := json.Marshal(in.payload)
+	if err != nil {
+		panic(err) // our own data
+	}
+	return text
+}
+
 // Resend delivers an interaction again.
 func (s *Server) Resend(in *Interaction) {
 	s.mu.Lock()

@@ -1,0 +1,211 @@
+package slack
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dreamcad/bots"
+	"dreamcad/bots/delivery"
+	"dreamcad/bots/slack/slacktest"
+	"dreamcad/queue"
+)
+
+// deliver runs the delivery of a simulated world until the test ends.
+func (w *world) deliver(c delivery.Config) {
+	c.OpsChannel = w.ops
+	d := delivery.New(c, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.logger)
+	w.bot.Through(d.Outbound())
+	ctx, cancel := context.WithCancel(w.ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = d.Run(ctx) })
+	w.t.Cleanup(func() { cancel(); parts.Wait(); w.bot.work.Wait() })
+	time.Sleep(time.Second)
+}
+
+// ask hands a command to the app and returns its acknowledgement.
+func (w *world) ask(user, channel, text string) []byte {
+	in := w.server.Command(user, channel, text)
+	var mu sync.Mutex
+	var answered []byte
+	w.bot.handle(w.ctx, "slash_commands", in.ID, w.server.Payload(in), func(v any) error {
+		mu.Lock()
+		defer mu.Unlock()
+		answered = fmt.Append(nil, v)
+		return nil
+	})
+	synctest.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	return answered
+}
+
+// refused lists what the server did not take.
+func refused(s *slacktest.Server) (out []string) {
+	for _, r := range s.Requests("") {
+		if r.Status >= 400 || bytes.Contains(r.Answer, []byte(`"ok":false`)) {
+			out = append(out, fmt.Sprintf("%s: %d %s", r.Method, r.Status, r.Answer))
+		}
+	}
+	return out
+}
+
+// Jobs that outlast the response URL (30 min) end with one message in the
+// thread of the job, by the bot token.
+func TestLongJobs(t *testing.T) {
+	for _, long := range []time.Duration{16 * time.Minute, 2 * time.Hour} {
+		t.Run(long.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := simulatedWorld(t)
+				w.deliver(delivery.Defaults())
+				start := time.Now()
+				if a := w.ask("U42", w.channel, "a mug"); !bytes.Contains(a, []byte("Queued")) {
+					t.Fatalf("ack %s; log:\n%s", a, w.log)
+				}
+				time.Sleep(time.Second)
+				l := w.lease()
+				total := int(long / (10 * time.Second))
+				for step := 1; step <= total; step++ {
+					time.Sleep(10 * time.Second)
+					if _, err := w.q.Heartbeat(w.ctx, l.Ref(), queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: step, Total: total}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.complete(l)
+				time.Sleep(20 * time.Second)
+				list := outcomes(w.server.Messages(w.channel), "is ready")
+				if len(list) != 1 || list[0].Thread == "" || !slices.Equal(list[0].Pinged, []string{"U42"}) {
+					t.Fatalf("results %+v; log:\n%s", list, w.log)
+				}
+				for _, r := range w.server.Requests("chat.update") {
+					if age := r.At.Sub(start); age > 56*time.Minute {
+						t.Errorf("an edit after %v", age)
+					}
+				}
+				if bad := refused(w.server); len(bad) > 0 {
+					t.Errorf("refused: %v", bad)
+				}
+			})
+		})
+	}
+}
+
+// A response URL takes five messages within thirty minutes; the sixth, and one
+// that comes later, go by the bot token to the person alone.
+func TestResponseURL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := simulatedWorld(t)
+		say := func(in *slacktest.Interaction, text string) {
+			url := strings.TrimSuffix(w.server.URL(), "api/") + "respond/" + in.ID
+			c := bots.Command{From: queue.Requester{Platform: "slack", ID: "U42"}, Origin: queue.Origin{Channel: w.channel}}
+			w.bot.respond(w.ctx, url, &c, &bots.Reply{Message: bots.Message{Text: text}})
+		}
+		in := w.server.Command("U42", w.channel, "help")
+		for i := range 6 {
+			say(in, fmt.Sprint("answer ", i))
+		}
+		if n := len(w.server.Answered(in).Responses); n != 5 {
+			t.Errorf("%d messages by the URL", n)
+		}
+		late := w.server.Command("U42", w.channel, "help")
+		time.Sleep(31 * time.Minute)
+		say(late, "answer 6")
+		if n := len(w.server.Answered(late).Responses); n != 0 {
+			t.Errorf("%d messages by an old URL", n)
+		}
+		list := w.server.Messages(w.channel)
+		if len(list) != 2 || list[0].Ephemeral != "U42" || list[0].Text != "answer 5" || list[1].Text != "answer 6" {
+			t.Errorf("messages %+v; log:\n%s", list, w.log)
+		}
+	})
+}
+
+// 200 jobs with 5,000 progress events a minute: every tier is kept (a refusal
+// would be counted), no result comes later than 5 s, an alert in the middle
+// neither.
+func TestLoad(t *testing.T) {
+	jobs, events, channels := 200, 5000, 40
+	if testing.Short() {
+		jobs, events, channels = 40, 1000, 8
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := simulatedWorld(t)
+		w.deliver(delivery.Defaults())
+		places := make([]string, channels)
+		for i := range places {
+			places[i] = w.server.AddChannel()
+		}
+		for i := range jobs {
+			w.ask(fmt.Sprint("U", 1000+i), places[i%channels], fmt.Sprintf("mug %d", i))
+			time.Sleep(time.Minute / time.Duration(jobs))
+		}
+		var leases []*queue.Lease
+		for i := range jobs {
+			l, err := w.q.Lease(w.ctx, queue.Capabilities{Worker: fmt.Sprint("w", i), Name: fmt.Sprint("w", i), Models: []string{"mini"}, Wait: time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			leases = append(leases, l)
+		}
+		began := time.Now()
+		ended := map[string]time.Time{}
+		raised := time.Time{}
+		for i := range events {
+			l := leases[i%len(leases)]
+			b := queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: i, Total: events}}
+			if i < jobs {
+				b.Views = results[:1]
+			}
+			if _, err := w.q.Heartbeat(w.ctx, l.Ref(), b); err != nil {
+				t.Fatal(err)
+			}
+			if i == events/2 {
+				raised = time.Now()
+				if err := w.q.Raise(w.ctx, queue.Alert{Code: "gpu.hot", Key: "h/0", Severity: queue.Critical, State: queue.Firing, Text: "91 °C", Since: raised, Source: "h"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i%(events/jobs) == 0 && len(leases) > 1 {
+				w.complete(leases[0])
+				ended[leases[0].Job.ID] = time.Now()
+				leases = leases[1:]
+			}
+			time.Sleep(began.Add(time.Minute * time.Duration(i+1) / time.Duration(events)).Sub(time.Now()))
+		}
+		time.Sleep(10 * time.Second)
+		var worst time.Duration
+		n, pictures := 0, 0
+		for _, place := range places {
+			for _, m := range outcomes(w.server.Messages(place), "is ready") {
+				n++
+				pictures += bytes.Count(m.Blocks, []byte("slack_file"))
+				for id, at := range ended {
+					if bytes.Contains(m.Blocks, []byte(id)) {
+						worst = max(worst, m.Created.Sub(at))
+					}
+				}
+			}
+		}
+		if n != len(ended) {
+			t.Errorf("%d results of %d jobs; log:\n%s", n, len(ended), w.log)
+		}
+		alerts := w.server.Messages(w.ops)
+		if len(alerts) != 1 || alerts[0].Created.Sub(raised) > 5*time.Second {
+			t.Errorf("alerts %+v", alerts)
+		}
+		if worst > 5*time.Second {
+			t.Errorf("a result came %v late", worst)
+		}
+		if bad := refused(w.server); len(bad) > 0 {
+			t.Errorf("%d refusals, the first: %s", len(bad), bad[0])
+		}
+		t.Logf("%d results with %d pictures, the slowest %v after its job's end; %d edits; alert after %v", n, pictures, worst,
+			len(w.server.Requests("chat.update")), alerts[0].Created.Sub(raised))
+	})
+}
