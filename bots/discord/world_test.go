@@ -166,7 +166,7 @@ func (w *world) person(id string) discordtest.Person {
 // dream submits a job in chat and returns its id and its status message.
 func (w *world) dream(user, prompt string) (string, discordtest.Message) {
 	w.t.Helper()
-	in := w.server.Command(w.person(user), "dream", map[string]any{"prompt": prompt})
+	in := w.server.Command(w.person(user), "dream", map[string]any{"prompt": prompt, "quality": "draft"})
 	kind, _, m := w.server.WaitAnswer(in, patience)
 	if kind != 4 || m == nil {
 		w.t.Fatalf("no answer to /dream (kind %d); log:\n%s", kind, w.log)
