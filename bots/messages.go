@@ -9,8 +9,8 @@ import (
 	"dreamcad/queue"
 )
 
-// catalogues are the texts by language, then by key. English has every key;
-// what another language lacks is said in English.
+// catalogues are the texts by language, then by key. All have every key; a new
+// one may begin with some: what it lacks is said in English.
 var catalogues = map[string]map[string]string{"en": english, "de": german, "es": spanish}
 
 // Lang is a language of the catalogue.

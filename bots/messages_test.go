@@ -12,9 +12,21 @@ import (
 
 var verbRE = regexp.MustCompile(`%(\[\d\])?[-+# 0]*\d*[a-zA-Z]`)
 
-// Every translation has the verbs of the English text, in the same order, and
-// no key that English lacks.
+// Every translation has all keys of the English catalogue and of package parse
+// and no others, with the same verbs in the same order.
 func TestCatalogues(t *testing.T) {
+	for lang, texts := range catalogues {
+		for key := range english {
+			if texts[key] == "" {
+				t.Errorf("%s lacks %q", lang, key)
+			}
+		}
+		for code := range parse.Sentences() {
+			if lang != "en" && texts["parse."+code] == "" {
+				t.Errorf("%s lacks %q", lang, "parse."+code)
+			}
+		}
+	}
 	for lang, texts := range catalogues {
 		for key, text := range texts {
 			source, ok := english[key]

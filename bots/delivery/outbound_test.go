@@ -146,3 +146,28 @@ func TestOutboundOrder(t *testing.T) {
 		run.Wait()
 	})
 }
+
+// Operations that take very long fill all places; an alert has places of its own.
+func TestAlertsPassSlowOperations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOutbound(free{}, 4)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { o.Run(ctx) })
+		for i := range 40 {
+			run.Go(func() {
+				_ = o.Send(ctx, Result, []string{fmt.Sprint("c", i)}, func(ctx context.Context) error { sleep(ctx, time.Minute); return nil })
+			})
+		}
+		time.Sleep(time.Second)
+		asked := time.Now()
+		if err := o.Send(ctx, Alert, []string{"ops"}, func(ctx context.Context) error { sleep(ctx, 200*time.Millisecond); return nil }); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(asked); took > 5*time.Second {
+			t.Errorf("an alert took %v", took)
+		}
+		stop()
+		run.Wait()
+	})
+}

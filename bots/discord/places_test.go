@@ -2,10 +2,14 @@ package discord
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"dreamcad/bots"
 	"dreamcad/bots/discord/discordtest"
+	"dreamcad/bots/limits"
 )
 
 func TestPrivateAndClosedChannels(t *testing.T) {
@@ -60,5 +64,40 @@ func TestFilter(t *testing.T) {
 	w.complete(w.lease())
 	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
 		t.Errorf("no result; log:\n%s", w.log)
+	}
+}
+
+// Adult classes of the block list hold everywhere but in the channels that are
+// meant for them, where pictures are covered.
+func TestAdultChannels(t *testing.T) {
+	w := newWorld(t)
+	list := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(list, []byte("[adult: nudity]\nnude\n[weapons]\nbomb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	w.service, err = bots.New(bots.Config{
+		Patience: patience, AdultPlaces: []string{bots.AgeRestricted}, Limits: limits.Config{BlockFile: list},
+	}, w.q, w.store, nil, w.bot.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bot = w.newBot()
+	w.start()
+	ask := func(prompt string) discordtest.Message {
+		return w.answerTo(w.server.Command(w.person("42"), "dream", map[string]any{"prompt": prompt}))
+	}
+	if m := ask("a nude statue"); !m.Ephemeral || !strings.Contains(m.Content, "only for channels that are meant for it (nudity)") {
+		t.Errorf("in an ordinary channel: %q", m.Content)
+	}
+	w.server.Change(w.channel, func(c *discordtest.Channel) { c.Adult = true })
+	if m := ask("a nude statue with a bomb"); !strings.Contains(m.Content, "rules of this service (weapons)") {
+		t.Errorf("what holds everywhere: %q", m.Content)
+	}
+	if _, m := w.finished("42", "a nude statue"); len(m.Attachments) != 2 || !strings.HasPrefix(m.Attachments[0].Filename, "SPOILER_") {
+		t.Errorf("pictures %+v", m.Attachments)
+	}
+	if _, m := w.finished("43", "a mug"); strings.HasPrefix(m.Attachments[0].Filename, "SPOILER_") {
+		t.Errorf("pictures of a mug: %+v", m.Attachments)
 	}
 }

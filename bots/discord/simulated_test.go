@@ -267,3 +267,57 @@ func TestLoad(t *testing.T) {
 			len(w.server.Requests(http.MethodPatch, "/channels/")), alerts[0].Created.Sub(raised))
 	})
 }
+
+// While chat is down alerts are kept, over a restart too, and each is told once
+// when it is back; one that was posted just before the process ended is found.
+func TestAlertsWhileDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := simulatedWorld(t)
+		run := func() (stop func()) {
+			c := delivery.Defaults()
+			c.OpsChannel = w.ops
+			d := delivery.New(c, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.bot.log)
+			ctx, cancel := context.WithCancel(w.ctx)
+			var parts sync.WaitGroup
+			parts.Go(func() { _ = d.Run(ctx) })
+			time.Sleep(time.Second)
+			return func() { cancel(); parts.Wait() }
+		}
+		raise := func(key string) {
+			t.Helper()
+			if err := w.q.Raise(w.ctx, queue.Alert{Code: "disk.full", Key: key, Severity: queue.Warning, State: queue.Firing, Text: "92 %", Since: time.Now(), Source: key}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop := run()
+		raise("a")
+		time.Sleep(5 * time.Second)
+		w.server.Break(discordtest.Fault{Path: "/channels/", Status: 503})
+		for _, key := range []string{"b", "c", "b"} {
+			raise(key)
+			time.Sleep(time.Minute)
+		}
+		stop()
+		raise("d")
+		stop = run()
+		time.Sleep(10 * time.Minute)
+		w.server.Heal()
+		time.Sleep(2 * time.Minute)
+		if list := w.server.Messages(w.ops); len(list) != 4 {
+			t.Errorf("%d messages about 4 alerts; log:\n%s", len(list), w.log)
+		}
+		// The message is there, but the process ends before it hears of it.
+		w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/channels/" + w.ops, Times: 1, After: true})
+		raise("e")
+		time.Sleep(300 * time.Millisecond)
+		stop()
+		time.Sleep(10 * time.Minute) // Discord has forgotten the nonce
+		stop = run()
+		time.Sleep(time.Minute)
+		stop()
+		w.bot.work.Wait()
+		if list := w.server.Messages(w.ops); len(list) != 5 {
+			t.Errorf("%d messages about 5 alerts; log:\n%s", len(list), w.log)
+		}
+	})
+}

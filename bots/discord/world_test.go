@@ -26,9 +26,11 @@ import (
 )
 
 // discordgo's Open deadlocks when op 7 comes before READY: that goroutine can
-// only be abandoned, which TestGatewayTrouble does on purpose.
+// only be abandoned, which TestGatewayTrouble does on purpose. Its Close sleeps
+// for a second, which may outlast the last test.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/bwmarrin/discordgo.(*Session).Open"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/bwmarrin/discordgo.(*Session).Open"),
+		goleak.IgnoreAnyFunction("github.com/bwmarrin/discordgo.(*Session).CloseWithCode"))
 }
 
 // patience is for a slow machine; nothing here measures speed.

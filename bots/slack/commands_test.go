@@ -94,6 +94,7 @@ func TestResultButtons(t *testing.T) {
 func TestHistory(t *testing.T) {
 	w := newWorld(t)
 	w.server.Unlimited()
+	w.render.Results.Read = nil // pictures take a while
 	w.start()
 	job, result := w.finished("U42", "a mug")
 	for i := range 9 {
