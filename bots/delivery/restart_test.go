@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // The process ends between each two steps of a delivery; another one takes over.
@@ -18,7 +20,8 @@ func TestRestartBetweenSteps(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, blind %v", step, blind), func(t *testing.T) {
 				q := open(t)
 				p := &platform{posts: map[string]int{}, blind: blind}
-				metrics := NewMetrics(nil)
+				registry := prometheus.NewRegistry()
+				metrics := NewMetrics(registry)
 				if _, err := q.Cursor(context.Background(), "bots/test"); err != nil { // the consumer is known from before
 					t.Fatal(err)
 				}
@@ -57,12 +60,33 @@ func TestRestartBetweenSteps(t *testing.T) {
 				if blind {
 					most = 2
 				}
-				if n := p.total(); n < 1 || n > most {
+				n := p.total()
+				if n < 1 || n > most {
 					t.Errorf("%d messages", n)
+				}
+				if counted := count(t, registry, "dream_chat_duplicates_possible_total"); counted < n-1 || !blind && counted > 0 {
+					t.Errorf("%d messages, %d possible duplicates counted", n, counted)
 				}
 			})
 		}
 	}
+}
+
+// count reads a counter, over all labels.
+func count(t *testing.T, r *prometheus.Registry, name string) (n int) {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				n += int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return n
 }
 
 // Two processes deliver for one platform: one of them at a time, and each

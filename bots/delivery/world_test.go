@@ -98,7 +98,7 @@ func open(t *testing.T) *sqliteq.Queue {
 
 func quick() Config {
 	c := Defaults()
-	c.EditEvery, c.Poll, c.RetryBase, c.LockLife = 20*time.Millisecond, 30*time.Millisecond, 5*time.Millisecond, 300*time.Millisecond
+	c.EditEvery, c.Poll, c.RetryBase, c.LockLife = 20*time.Millisecond, 30*time.Millisecond, 5*time.Millisecond, 3*time.Second
 	return c
 }
 

@@ -29,8 +29,8 @@ func TestParallelCommands(t *testing.T) {
 		}
 		times = append(times, w.server.AckTime(in))
 	}
-	slices.Sort(times)
-	t.Logf("%d parallel commands: p50 %v, slowest %v", n, times[n/2], times[n-1])
+	slices.Sort(times) // one that came after 3 s would have been refused
+	t.Logf("%d parallel commands: p50 %v, p99 %v, slowest %v", n, times[n/2], times[(n*99+99)/100-1], times[n-1])
 }
 
 // Hostile prompts neither notify nor format nor break anything.

@@ -2,7 +2,10 @@ package slack
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,5 +92,53 @@ func TestHTTPEndpoint(t *testing.T) {
 	in, _, err := w.server.CommandHTTP(web.URL, "U42", w.channel, "a mug", time.Now(), true)
 	if err != nil || !bytes.Contains(in.Ack, []byte("Queued")) {
 		t.Errorf("command: %s %v", in.Ack, err)
+	}
+}
+
+// Two processes with sockets of their own: each command reaches one of them and
+// makes one job.
+func TestTwoProcesses(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	second := New(w.bot.config, w.service, w.q, w.logger)
+	ctx, cancel := context.WithCancel(w.ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = second.Run(ctx) })
+	defer parts.Wait()
+	defer cancel()
+	if !w.server.Wait(patience, func() bool { return w.server.Connected() == 4 }) {
+		t.Fatalf("%d sockets", w.server.Connected())
+	}
+	for i := range 20 {
+		in := w.server.WaitAck(w.server.Command(fmt.Sprint("U", i), w.channel, "a mug"), patience)
+		if !bytes.Contains(in.Ack, []byte("Queued")) {
+			t.Errorf("command %d: %s", i, in.Ack)
+		}
+	}
+	if jobs, err := w.q.List(w.ctx, queue.Filter{}); err != nil || len(jobs) != 20 {
+		t.Errorf("%d jobs of 20 commands, %v", len(jobs), err)
+	}
+}
+
+// A captured request that is played again within the five minutes makes no
+// second job.
+func TestReplay(t *testing.T) {
+	w := newWorld(t)
+	h, err := w.bot.Endpoint(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(h)
+	defer web.Close()
+	defer w.bot.work.Wait()
+	body := []byte("command=%2Fdream&text=a+mug&user_id=U42&team_id=T1&channel_id=" + w.channel + "&trigger_id=one")
+	for range 3 {
+		if status, _, err := w.server.PostSigned(web.URL, body, time.Now(), true); err != nil || status != 200 {
+			t.Errorf("%d %v", status, err)
+		}
+	}
+	w.bot.work.Wait()
+	if jobs, _ := w.q.List(w.ctx, queue.Filter{}); len(jobs) != 1 {
+		t.Errorf("%d jobs", len(jobs))
 	}
 }

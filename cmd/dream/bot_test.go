@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -80,6 +81,7 @@ func TestDreamInChat(t *testing.T) {
 		"DREAM_STORAGE_ACCESS_KEY=" + gateway.AccessKey, "DREAM_STORAGE_SECRET_KEY=" + gateway.SecretKey,
 		"DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_CHAT_EDIT_EVERY=200ms",
 		"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(),
+		"DREAM_DISCORD_GATEWAY_URL=" + strings.Replace(d.URL(), "http", "ws", 1) + "/gateway",
 		"DREAM_SLACK_BOT_TOKEN=" + s.BotToken, "DREAM_SLACK_APP_TOKEN=" + s.AppToken, "DREAM_SLACK_API_URL=" + s.URL(),
 	}
 	child(t, env, "bot")
@@ -134,6 +136,74 @@ func TestDreamInChat(t *testing.T) {
 	if n := d.Overruns() + s.Overruns(); n > 0 {
 		t.Errorf("%d requests went over a rate limit", n)
 	}
+}
+
+// Without gateway and Socket Mode: both platforms send signed requests to
+// chat.listen. There is no public address and the storage is a folder, so the
+// result carries its files and no links.
+func TestBotOverHTTP(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes views")
+	}
+	d, s := discordtest.New(), slacktest.New()
+	t.Cleanup(d.Close)
+	t.Cleanup(s.Close)
+	listen := freeAddress(t)
+	env := []string{
+		"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_CHAT_LISTEN=" + listen,
+		"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_DISCORD_PUBLIC_KEY=" + d.PublicKey(),
+		"DREAM_SLACK_BOT_TOKEN=" + s.BotToken, "DREAM_SLACK_SIGNING_SECRET=" + s.Secret, "DREAM_SLACK_API_URL=" + s.URL(),
+	}
+	child(t, env, "bot")
+	child(t, env, "worker", "--device", "cpu")
+	ping := func() bool {
+		status, _, err := d.SignedRequest("http://"+listen+"/discord", map[string]any{"type": 1}, time.Now(), true)
+		return err == nil && status == http.StatusOK
+	}
+	if !d.Wait(time.Minute, ping) {
+		t.Fatal("the bot does not listen")
+	}
+	place, room := d.AddChannel("guild1").ID, s.AddChannel()
+	in, status, err := d.CommandHTTP("http://"+listen+"/discord", discordtest.Person{ID: "42", Channel: place}, "dream", map[string]any{"prompt": "a ceramic coffee mug", "kind": "views"})
+	if _, _, m := d.Answer(in); err != nil || status != http.StatusOK || m == nil || !strings.Contains(m.Content, "Queued") {
+		t.Fatalf("Discord's answer: %d %v %+v", status, err, m)
+	}
+	if a, status, err := s.CommandHTTP("http://"+listen+"/slack", "U42", room, "a ceramic coffee mug --kind views", time.Now(), true); err != nil || status != http.StatusOK || !strings.Contains(string(a.Ack), "Queued") {
+		t.Fatalf("Slack's answer: %d %v %s", status, err, a.Ack)
+	}
+	if !d.Wait(3*time.Minute, func() bool {
+		for _, m := range d.Messages(place) {
+			if strings.Contains(m.Content, "is ready") {
+				if len(m.Attachments) == 0 || strings.Contains(m.Content+string(m.Components), "http") {
+					t.Errorf("%d files; %q %s", len(m.Attachments), m.Content, m.Components)
+				}
+				return true
+			}
+		}
+		return false
+	}) {
+		t.Error("no result on Discord")
+	}
+	if !s.Wait(3*time.Minute, func() bool {
+		for _, m := range s.Messages(room) {
+			if strings.Contains(m.Text, "is ready") {
+				return strings.Contains(string(m.Blocks), "slack_file")
+			}
+		}
+		return false
+	}) {
+		t.Error("no result with pictures on Slack")
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 func TestBotCheckAndManifest(t *testing.T) {
