@@ -49,8 +49,19 @@ type Failover struct {
 	Addrs            []string // of the Sentinels
 }
 
-// StartFailover starts them; the master's name is "mymaster". With lag the
-// replica follows through a proxy that delays the stream.
+// FollowThrough lets the replica follow the primary through a proxy, which can
+// keep it behind. Sentinel ends that after about eight seconds.
+func (f *Failover) FollowThrough(p *Proxy) {
+	f.Replica.t.Helper()
+	h, port, _ := net.SplitHostPort(p.Addr)
+	if err := f.Replica.Client().Do(f.Replica.t.Context(), "REPLICAOF", h, port).Err(); err != nil {
+		f.Replica.t.Fatal(err)
+	}
+	waitInfo(f.Replica.t, f.Replica, "master_port:"+port)
+	waitInfo(f.Replica.t, f.Replica, "master_link_status:up")
+}
+
+// StartFailover starts them; the master's name is "mymaster".
 func StartFailover(t testing.TB, downAfter time.Duration) *Failover {
 	t.Helper()
 	f := &Failover{Primary: StartRedis(t, "--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")}

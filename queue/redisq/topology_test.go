@@ -3,6 +3,7 @@ package redisq_test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,12 @@ func TestCluster(t *testing.T) {
 
 // Row 7: the primary dies, Sentinel promotes the replica; work goes on.
 func TestRow7Failover(t *testing.T) {
+	for range seeds() {
+		failover(t)
+	}
+}
+
+func failover(t *testing.T) {
 	fo := queuetest.StartFailover(t, time.Second)
 	q, err := openFault(t.Context(), fmt.Sprintf("redis+sentinel://%s/mymaster?wait_replicas=1", strings.Join(fo.Addrs, ",")))
 	if err != nil {
@@ -70,6 +77,64 @@ func TestRow7Failover(t *testing.T) {
 		return queue.CodeOf(run()) == queue.CodeEmpty && f.ledgerLeft(ids) == 0
 	})
 	f.ledger(ids...).Check(f.ctx, 10*time.Second)
+}
+
+// Row 7, without waiting for the replica, which is behind: what the new primary
+// does not know is submitted again.
+func TestRow7ReplicaBehind(t *testing.T) {
+	for range seeds() {
+		replicaBehind(t)
+	}
+}
+
+func replicaBehind(t *testing.T) {
+	fo := queuetest.StartFailover(t, time.Second)
+	url := fmt.Sprintf("redis+sentinel://%s/mymaster", strings.Join(fo.Addrs, ","))
+	q, err := openFault(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	f := &faultBench{t: t, ctx: t.Context(), q: q}
+	w := queuetest.StartWorker(t, url, "w", 2, 20*time.Millisecond, "")
+	var accepted []queue.Request
+	var ids []string
+	take := func(n int) {
+		for range n {
+			r := queuetest.Request("a", fmt.Sprint("thing ", len(ids)))
+			r.Key = fmt.Sprint("k", len(ids))
+			rc, err := q.Submit(f.ctx, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.ID = rc.ID
+			accepted, ids = append(accepted, r), append(ids, rc.ID)
+		}
+	}
+	take(20)
+	lag := queuetest.StartProxy(t, fo.Primary.Addr)
+	fo.FollowThrough(lag)
+	lag.Delay(time.Second)
+	take(50)
+	fo.Primary.Kill()
+	lag.Break(true) // what was on its way to the replica is lost
+	at := time.Now()
+	until(t, "the new primary", func() bool { _, err := q.Add(f.ctx, "probe", 1, 0, time.Hour); return err == nil })
+	t.Logf("%.1f s without a primary; down-after is 1 s", time.Since(at).Seconds())
+	until(t, "the reconciler", func() bool {
+		again, err := queue.Reconcile(f.ctx, q, accepted)
+		if len(again) > 0 {
+			t.Logf("submitted again: %d of %d", len(again), len(accepted))
+		}
+		return err == nil
+	})
+	until(t, "the end of the work", func() bool {
+		_, err := q.Tick(f.ctx)
+		return err == nil && f.ledgerLeft(ids) == 0
+	})
+	f.ledger(ids...).Check(f.ctx, 10*time.Second)
+	w.Signal(syscall.SIGTERM)
+	<-w.Done()
 }
 
 func hasFinding(fs []queue.Finding, code string) bool {
