@@ -33,10 +33,10 @@ func (d *Delivery) dueKey(name string) string  { return d.duePrefix() + name }
 func (d *Delivery) sentKey(name string) string { return "bots/sent/" + d.platform + "/" + name }
 
 // eventName identifies the outcome: a job can have several over time, when an
-// operator puts it back into the queue.
+// operator puts it back into the queue, and a batch whose failed lines ran again.
 func eventName(e *queue.Event) string {
 	if e.Kind == queue.EventBatch {
-		return e.Batch + ".batch"
+		return fmt.Sprintf("%s.batch.%d", e.Batch, e.At.UnixMilli())
 	}
 	return fmt.Sprintf("%s.%s.%d", e.Job, e.Kind, e.Seq)
 }

@@ -146,27 +146,46 @@ func (c *batchWatchCmd) Run(a *app) error {
 	})
 }
 
-type batchPauseCmd struct{ batchArg }
+// changeArg is batchArg for commands that change a batch and then show it.
+type changeArg struct {
+	batchArg
+	JSON bool `name:"json" help:"Print the record as JSON."`
+}
 
-// Run pauses.
-func (c *batchPauseCmd) Run(a *app) error {
+func (c changeArg) change(a *app, f func(q queue.Queue, id string) error) error {
 	return c.with(a, func(q queue.Queue, b queue.Batch) error {
-		return q.Pause(a.ctx, queue.OfBatch, b.ID, "dream batch pause")
+		if err := f(q, b.ID); err != nil {
+			return err
+		}
+		b, err := q.Batch(a.ctx, b.ID)
+		if err != nil {
+			return err
+		}
+		return printBatch(a, b, c.JSON)
 	})
 }
 
-type batchResumeCmd struct{ batchArg }
+type batchPauseCmd struct{ changeArg }
+
+// Run pauses.
+func (c *batchPauseCmd) Run(a *app) error {
+	return c.change(a, func(q queue.Queue, id string) error {
+		return q.Pause(a.ctx, queue.OfBatch, id, "dream batch pause")
+	})
+}
+
+type batchResumeCmd struct{ changeArg }
 
 // Run resumes.
 func (c *batchResumeCmd) Run(a *app) error {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error { return q.Resume(a.ctx, queue.OfBatch, b.ID) })
+	return c.change(a, func(q queue.Queue, id string) error { return q.Resume(a.ctx, queue.OfBatch, id) })
 }
 
-type batchCancelCmd struct{ batchArg }
+type batchCancelCmd struct{ changeArg }
 
 // Run cancels.
 func (c *batchCancelCmd) Run(a *app) error {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error { return q.CancelBatch(a.ctx, b.ID) })
+	return c.change(a, func(q queue.Queue, id string) error { return q.CancelBatch(a.ctx, id) })
 }
 
 type batchRetryCmd struct {

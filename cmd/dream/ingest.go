@@ -94,14 +94,17 @@ func (c *ingestCmd) Run(a *app) error {
 }
 
 func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report, error) {
-	r := a.stdin
-	if file != "-" {
+	var r io.Reader
+	name := "standard input"
+	if file == "-" {
+		r = untilDone(a.ctx, a.stdin)
+	} else {
 		f, err := os.Open(file)
 		if err != nil {
 			return ingest.Report{}, err
 		}
 		defer f.Close()
-		r = f
+		r, name = f, filepath.Base(file)
 	}
 	p := newProgress(a.stderr, c.JSON)
 	defer p.close()
@@ -110,12 +113,24 @@ func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report
 		format = ingest.Auto
 	}
 	return in.Ingest(a.ctx, r, ingest.Options{
-		Name: filepath.Base(file), Batch: c.Batch, Format: format, SeedFrom: c.SeedFrom, Dedupe: c.Dedupe, DryRun: c.DryRun, Force: c.Force,
+		Name: name, Batch: c.Batch, Format: format, SeedFrom: c.SeedFrom, Dedupe: c.Dedupe, DryRun: c.DryRun, Force: c.Force,
 		ParseLine: parseLine,
 		Progress:  func(r ingest.Report) { p.show("reading", int(r.Lines), 0) },
 		Defaults: queue.Request{Kind: queue.Kind(c.Kind), Quality: queue.Quality(c.Quality), Model: c.Model, Formats: c.Formats, Negative: c.Negative,
 			Private: c.Private, Requester: cliRequester(), Origin: queue.Origin{Platform: "cli"}},
 	})
+}
+
+// untilDone reads r until ctx ends, also while a read waits: a pipe that is
+// silent must not hold up an interrupt.
+func untilDone(ctx context.Context, r io.Reader) io.Reader {
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := io.Copy(pw, r)
+		_ = pw.CloseWithError(err) // never fails
+	}()
+	context.AfterFunc(ctx, func() { _ = pr.CloseWithError(ctx.Err()) })
+	return pr
 }
 
 // parseLine reads a line of text with the grammar of chat; what the line does

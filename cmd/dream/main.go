@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"dreamcad/queue"
 )
 
 // Exit codes of every subcommand.
@@ -150,6 +152,9 @@ func report(stderr io.Writer, ctx context.Context, err error) int {
 	case errors.As(err, &usage):
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitUsage
+	case queue.CodeOf(err) == queue.CodeNotFound || queue.CodeOf(err) == queue.CodeConflict || queue.CodeOf(err) == queue.CodeAmbiguous:
+		fmt.Fprintln(stderr, "dream:", queue.SentenceOf(err))
+		return exitFailed
 	default:
 		fmt.Fprintln(stderr, "dream:", withHolders(err))
 		return exitFailed

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -71,7 +72,7 @@ func printStats(a *app, s *queue.Stats) error {
 		fmt.Fprintf(w, "worker\t%s on %s, seen %s ago%s\n", x.Name, x.Device, s.Now.Sub(x.Seen).Round(time.Second), drain)
 	}
 	for _, x := range s.Switches {
-		fmt.Fprintf(w, "paused\t%s %s since %s %s\n", x.Scope, x.Name, x.Since.Local().Format(time.DateTime), x.Why)
+		fmt.Fprintln(w, switchLine(x))
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Durations)) {
 		d := s.Durations[k]
@@ -107,36 +108,69 @@ func (f *scopeFlags) scope() (queue.Scope, string) {
 
 type queuePauseCmd struct {
 	scopeFlags
-	Why string `help:"Reason, shown to operators." default:"dream queue pause"`
+	Why  string `help:"Reason, shown to operators." default:"dream queue pause"`
+	JSON bool   `name:"json" help:"Print all switches as JSON."`
 }
 
 // Run pauses; it lasts through restarts.
 func (c *queuePauseCmd) Run(a *app) error {
 	s, name := c.scope()
-	return withQueue(a, func(q queue.Queue) error { return q.Pause(a.ctx, s, name, c.Why) })
+	return withQueue(a, func(q queue.Queue) error {
+		return printSwitches(a, q, c.JSON, q.Pause(a.ctx, s, name, c.Why))
+	})
 }
 
-type queueResumeCmd struct{ scopeFlags }
+type queueResumeCmd struct {
+	scopeFlags
+	JSON bool `name:"json" help:"Print the switches that are left as JSON."`
+}
 
 // Run lifts a pause.
 func (c *queueResumeCmd) Run(a *app) error {
 	s, name := c.scope()
-	return withQueue(a, func(q queue.Queue) error { return q.Resume(a.ctx, s, name) })
+	return withQueue(a, func(q queue.Queue) error { return printSwitches(a, q, c.JSON, q.Resume(a.ctx, s, name)) })
 }
 
 type queueDrainCmd struct {
 	Worker string `arg:"" help:"Name of the worker, as dream queue stats shows it."`
 	Undo   bool   `help:"Let the worker take jobs again."`
+	JSON   bool   `name:"json" help:"Print all switches as JSON."`
 }
 
 // Run drains a worker.
 func (c *queueDrainCmd) Run(a *app) error {
 	return withQueue(a, func(q queue.Queue) error {
 		if c.Undo {
-			return q.Resume(a.ctx, queue.OfWorker, c.Worker)
+			return printSwitches(a, q, c.JSON, q.Resume(a.ctx, queue.OfWorker, c.Worker))
 		}
-		return q.Pause(a.ctx, queue.OfWorker, c.Worker, "dream queue drain")
+		return printSwitches(a, q, c.JSON, q.Pause(a.ctx, queue.OfWorker, c.Worker, "dream queue drain"))
 	})
+}
+
+// printSwitches shows what is paused or drained after a change that ended with err.
+func printSwitches(a *app, q queue.Queue, asJSON bool, err error) error {
+	if err != nil {
+		return err
+	}
+	s, err := q.Stats(a.ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(a.stdout, orEmpty(s.Switches))
+	}
+	for _, x := range s.Switches {
+		fmt.Fprintln(a.stdout, switchLine(x))
+	}
+	if len(s.Switches) == 0 {
+		fmt.Fprintln(a.stdout, "nothing is paused")
+	}
+	return nil
+}
+
+func switchLine(x queue.Switch) string {
+	what := strings.TrimSpace(string(x.Scope) + " " + x.Name)
+	return fmt.Sprintf("paused\t%s since %s: %s", what, x.Since.Local().Format(time.DateTime), x.Why)
 }
 
 type queueDeadCmd struct {
@@ -159,6 +193,7 @@ func (c *queueQuarantineCmd) Run(a *app) error {
 		return listStatus(a, queue.Quarantined, c.Limit, c.JSON)
 	}
 	return withQueue(a, func(q queue.Queue) error {
+		var ids []string
 		for _, name := range c.Release {
 			id, err := q.Resolve(a.ctx, name)
 			if err != nil {
@@ -167,6 +202,13 @@ func (c *queueQuarantineCmd) Run(a *app) error {
 			if err := q.Release(a.ctx, id); err != nil {
 				return err
 			}
+			ids = append(ids, id)
+		}
+		if c.JSON {
+			return printJSON(a.stdout, ids)
+		}
+		for _, id := range ids {
+			fmt.Fprintf(a.stdout, "%s  may be asked for again\n", id)
 		}
 		return nil
 	})

@@ -85,23 +85,32 @@ type Report struct {
 
 // Sentence is the answer to the person who sent the file.
 func (r *Report) Sentence() string {
-	s := fmt.Sprintf("%d prompts of %q are queued as batch %s", r.Accepted, r.Name, r.Batch)
+	s := fmt.Sprintf("%s of %q queued as batch %s", plural(r.Accepted, "prompt"), r.Name, r.Batch)
 	switch {
 	case r.DryRun:
-		s = fmt.Sprintf("%d prompts of %q would be queued", r.Accepted, r.Name)
+		s = fmt.Sprintf("%s of %q can be queued", plural(r.Accepted, "prompt"), r.Name)
+	case r.Accepted == 0:
+		s = fmt.Sprintf("Nothing of %q was queued", r.Name)
 	case !r.New:
 		s = fmt.Sprintf("%q was sent before: it is batch %s", r.Name, r.Batch)
 	}
 	if r.Duplicates > 0 {
-		s += fmt.Sprintf("; %d duplicates were left out", r.Duplicates)
+		s += "; " + plural(r.Duplicates, "duplicate") + " left out"
 	}
 	if r.Rejected > 0 {
-		s += fmt.Sprintf("; %d lines were rejected", r.Rejected)
+		s += "; " + plural(r.Rejected, "line") + " rejected"
 		if len(r.Rejects) > 0 {
 			s += fmt.Sprintf(" (line %d: %s)", r.Rejects[0].Line, r.Rejects[0].Reason)
 		}
 	}
 	return s + "."
+}
+
+func plural(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // line is an accepted line as the parts keep it.

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A batch from file to pictures with real processes: a worker, an ingest that
+// waits, the results; then an ingest whose pipe is silent is interrupted.
+func TestBatchOfFiles(t *testing.T) {
+	dir := t.TempDir()
+	env := []string{"DREAM_DATA=" + filepath.Join(dir, "data")}
+	file := filepath.Join(dir, "things.txt")
+	if err := os.WriteFile(file, []byte("a red mug\n# none\na green chair --seed 7\n\x00\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	child(t, env, "worker", "--device", "cpu")
+	command := func(args ...string) *exec.Cmd {
+		c := exec.Command("dream", args...)
+		c.Env = append(os.Environ(), env...)
+		return c
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		c := command(args...)
+		c.Stdout, c.Stderr = &out, &errs
+		if err := c.Run(); err != nil {
+			t.Fatalf("dream %s: %v\n%s", strings.Join(args, " "), err, &errs)
+		}
+		return out.String()
+	}
+	rejects := filepath.Join(dir, "rejects.jsonl")
+	out := run("ingest", file, "--kind", "views", "--batch", "things", "--rejects", rejects, "--wait")
+	if !strings.Contains(out, `2 prompts of "things.txt" queued`) {
+		t.Errorf("ingest says %q", out)
+	}
+	if b, err := os.ReadFile(rejects); err != nil || !strings.Contains(string(b), `"line":4`) {
+		t.Errorf("rejects %q %v", b, err)
+	}
+	var first struct {
+		Prompt, Status string
+		Seed           int64
+	}
+	lines := strings.Split(strings.TrimSpace(run("batch", "results", "things")), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &first); err != nil || len(lines) != 2 || first.Prompt != "a green chair" || first.Seed != 7 || first.Status != "done" {
+		t.Errorf("results %q: %v", lines, err)
+	}
+	if out := run("batch", "watch", "things", "--json"); !strings.Contains(out, `"state": "ended"`) {
+		t.Errorf("watch says %q", out)
+	}
+	var jobs []struct{ ID, Status string }
+	if err := json.Unmarshal([]byte(run("jobs", "list", "--json")), &jobs); err != nil || len(jobs) != 2 {
+		t.Fatalf("%+v %v", jobs, err)
+	}
+	if out := run("jobs", "show", jobs[0].ID[len(jobs[0].ID)-6:], "--json"); !strings.Contains(out, `"status": "done"`) {
+		t.Errorf("show says %q", out)
+	}
+
+	silent := command("ingest", "-", "--format", "txt")
+	in, err := silent.StdinPipe()
+	if err == nil {
+		err = silent.Start()
+	}
+	if err == nil {
+		_, err = io.WriteString(in, "a boat\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	ended := make(chan error, 1)
+	go func() { ended <- silent.Wait() }()
+	if err := silent.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the interrupt was not heeded while the pipe was silent")
+	}
+	if code := silent.ProcessState.ExitCode(); code != exitInterrupted {
+		t.Errorf("exit code %d, want %d", code, exitInterrupted)
+	}
+	if out := run("batch", "list"); strings.Contains(out, "standard input") {
+		t.Errorf("an interrupted ingest left a batch: %s", out)
+	}
+}
