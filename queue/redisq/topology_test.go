@@ -112,6 +112,7 @@ func replicaBehind(t *testing.T) {
 		}
 	}
 	take(20)
+	until(t, "the worker", func() bool { return len(w.Log("leased")) > 0 })
 	lag := queuetest.StartProxy(t, fo.Primary.Addr)
 	fo.FollowThrough(lag)
 	lag.Delay(time.Second)
