@@ -105,3 +105,31 @@ func TestMeshOfTheSmallModel(t *testing.T) {
 		}
 	}
 }
+
+// Promise 4 with the real networks: views that are asked for while a mesh is
+// optimised are done first, and the mesh goes on in the same attempt.
+func TestViewsWhileTheSmallModelOptimises(t *testing.T) {
+	if testing.Short() {
+		t.Skip("computes for minutes under the race detector; the run without -short does it")
+	}
+	r := newRig(t)
+	p := pipeline(t)
+	p.Mesh.Draft.Scaffold[0].Iterations, p.Mesh.Draft.Final[0].Iterations = 200, 200
+	r.runWith(p, nil)
+	mesh := r.submit(queue.Mesh, queue.Interactive, "a ceramic coffee mug")
+	optimising := func() bool {
+		j := r.job(mesh.ID)
+		return j.Status == queue.Leased && j.Progress != nil && j.Progress.Stage == queue.StageOptimise
+	}
+	r.until("the optimisation", optimising)
+	views := r.submit(queue.Views, queue.Interactive, "a red chair")
+	views = r.wait(views.ID, queue.Done)
+	if j := r.job(mesh.ID); j.Status != queue.Leased {
+		t.Fatalf("the mesh is %s when the views are done: they waited for it, or it was given back", j.Status)
+	}
+	mesh = r.wait(mesh.ID, queue.Done)
+	if mesh.Attempt != 1 || !views.Started.After(mesh.Started) || !views.Ended.Before(mesh.Ended) {
+		t.Errorf("the mesh ran in attempt %d from %v to %v, the views from %v to %v", mesh.Attempt, mesh.Started, mesh.Ended, views.Started, views.Ended)
+	}
+	t.Logf("the views took %v of the mesh's %v", views.Ended.Sub(views.Submitted), mesh.Ended.Sub(mesh.Started))
+}
