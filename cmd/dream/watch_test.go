@@ -243,7 +243,7 @@ func TestScriptedCurves(t *testing.T) {
 	defer server.Close()
 	card := gputest.Build(t, script, "-DOLD_DRIVER")
 	lines := spoken(t, slices.Concat(card.Env(), []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_WEBHOOK=" + server.URL,
-		"DREAM_WORKER_GUARD_GPUS=0", "DREAM_OPS_EVERY=100ms",
+		"DREAM_WORKER_GUARD_GPUS=0", "DREAM_OPS_EVERY=100ms", "DREAM_OPS_AGAIN=1ms",
 		"DREAM_OPS_RULES=gpu_warm hold=700ms clear_hold=500ms,gpu_hot clear_hold=500ms,gpu_lost hold=300ms clear_hold=300ms,gpu_xid clear_hold=500ms"}),
 		"up", "--device", "cpu")
 	for _, want := range []string{
