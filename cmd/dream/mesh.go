@@ -73,9 +73,17 @@ func (c *meshCmd) Run(a *app) error {
 		return usageError{err}
 	}
 	loaded := time.Since(start).Seconds()
+	card, err := a.spare(m.Device().Info(), c.engineFlags)
+	if err != nil {
+		return err
+	}
+	defer card.close()
 	bar := newProgress(a.stderr, c.Quiet)
 	defer bar.close()
 	for !work.Done() {
+		if err := card.rest(a.ctx); err != nil {
+			return err
+		}
 		if _, err := work.Step(a.ctx); err != nil {
 			return err
 		}

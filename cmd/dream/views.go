@@ -61,9 +61,17 @@ func (c *viewsCmd) Run(a *app) error {
 		return usageError{err}
 	}
 	loaded := time.Since(start).Seconds()
+	card, err := a.spare(m.Device().Info(), c.engineFlags)
+	if err != nil {
+		return err
+	}
+	defer card.close()
 	bar := newProgress(a.stderr, c.Quiet)
 	defer bar.close()
 	for !job.Done() {
+		if err := card.rest(a.ctx); err != nil {
+			return err
+		}
 		if err := job.Step(a.ctx); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -265,5 +266,17 @@ func TestScriptedCurves(t *testing.T) {
 	}
 	if find(lines(), "the card is too hot: saving and waiting", "") == nil || find(lines(), "the card has cooled: going on", "") == nil {
 		t.Error("the hold was not announced or not undone")
+	}
+}
+
+// A one-shot command spares its card too: it waits while that is too hot, and goes on.
+func TestOneShotSparesTheCard(t *testing.T) {
+	card := gputest.Build(t, "0 temperature 95\n4 temperature 95\n4 temperature 50\n")
+	begun := time.Now()
+	cmd := exec.Command("dream", "views", "a red chair", "--device", "cpu", "--steps", "2", "--quiet", "--out", filepath.Join(t.TempDir(), "chair"))
+	cmd.Env = append(append(os.Environ(), card.Env()...), "DREAM_DATA="+t.TempDir(), "DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_EVERY=100ms")
+	out, err := cmd.CombinedOutput()
+	if err != nil || time.Since(begun) < 4*time.Second || !strings.Contains(string(out), "the card is too hot") || !strings.Contains(string(out), "the card has cooled") {
+		t.Errorf("%v after %v:\n%s", err, time.Since(begun), out)
 	}
 }
