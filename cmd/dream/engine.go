@@ -73,14 +73,19 @@ func (a *app) openBundle(name string) (*models.Bundle, error) {
 	return b, err
 }
 
+// deviceOf is the device that flags or settings ask for.
+func (a *app) deviceOf(f engineFlags) string {
+	if f.Device != "" {
+		return f.Device
+	}
+	return a.config.Worker.Device
+}
+
 // openModel opens device and model; closing both is the caller's. Without a name
 // it is the big model where that was pulled and a card serves it, else the small
 // one. Of the devices, auto takes the first card that has room for the model.
 func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
-	spec := f.Device
-	if spec == "" {
-		spec = a.config.Worker.Device
-	}
+	spec := a.deviceOf(f)
 	dev, err := openDevice(spec, f.Deterministic)
 	if err != nil {
 		return nil, nil, err

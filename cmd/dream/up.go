@@ -83,12 +83,8 @@ func (c *upCmd) serve(a *app) (err error) {
 	}
 	pipeline.Together = a.together(model, c.engineFlags)
 
-	spec := c.Device
-	if spec == "" {
-		spec = a.config.Worker.Device
-	}
 	cfg := workerConfig(a)
-	watch, err := newWatch(a, q, store, watched{role: "up", name: cfg.Name, own: ownCard(model.Device().Info(), spec)})
+	watch, err := newWatch(a, q, store, watched{role: "up", name: cfg.Name, own: ownCard(model.Device().Info(), a.deviceOf(c.engineFlags))})
 	if err != nil {
 		return err
 	}

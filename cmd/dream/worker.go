@@ -77,11 +77,7 @@ func (c *workerCmd) work(a *app) (err error) {
 		}
 		cfg.Name = host + "/" + model.Device().Info().Kind
 	}
-	spec := c.Device
-	if spec == "" {
-		spec = a.config.Worker.Device
-	}
-	watch, err := newWatch(a, q, store, watched{role: "worker", name: cfg.Name, own: ownCard(model.Device().Info(), spec)})
+	watch, err := newWatch(a, q, store, watched{role: "worker", name: cfg.Name, own: ownCard(model.Device().Info(), a.deviceOf(c.engineFlags))})
 	if err != nil {
 		return err
 	}
