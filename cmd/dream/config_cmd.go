@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"text/tabwriter"
+
+	"dreamcad/ops/logfile"
 )
 
 type configCmd struct {
@@ -36,7 +38,7 @@ func (c *configShowCmd) Run(a *app) error {
 	}
 	var rows []row
 	walkSettings(reflect.ValueOf(a.config.settings), "", func(path string, _ reflect.StructField, v reflect.Value) {
-		rows = append(rows, row{path, fmt.Sprint(v.Interface()), a.config.source[path]})
+		rows = append(rows, row{path, logfile.Clean(fmt.Sprint(v.Interface())), a.config.source[path]})
 	})
 	if c.JSON {
 		return json.NewEncoder(a.stdout).Encode(rows)

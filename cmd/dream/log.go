@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"reflect"
+	"regexp"
 
 	"golang.org/x/term"
 
@@ -43,16 +45,30 @@ func newLogger(c *loadedConfig, stderr io.Writer) (*slog.Logger, func(), error) 
 	return log, closeLog, nil
 }
 
-// secrets lists the configured secrets that are set.
+// secrets lists the configured secrets that are set, passwords in addresses among
+// them.
 func (c *loadedConfig) secrets() []string {
 	var out []string
 	walkSettings(reflect.ValueOf(c.settings), "", func(_ string, _ reflect.StructField, v reflect.Value) {
-		if s, ok := v.Interface().(secret); ok && s != "" {
-			out = append(out, string(s))
+		switch s := v.Interface().(type) {
+		case secret:
+			if s != "" {
+				out = append(out, string(s))
+			}
+		case string:
+			for _, m := range passwordInURL.FindAllStringSubmatch(s, -1) {
+				out = append(out, m[1])
+				if plain, err := url.PathUnescape(m[1]); err == nil && plain != m[1] {
+					out = append(out, plain)
+				}
+			}
 		}
 	})
 	return out
 }
+
+// passwordInURL finds it in the forms with several hosts too, which url.Parse refuses.
+var passwordInURL = regexp.MustCompile(`://[^/@\s]*:([^/@\s]+)@`)
 
 // isTerminal tells whether people look at w.
 func isTerminal(w io.Writer) bool {

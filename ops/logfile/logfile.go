@@ -115,6 +115,10 @@ func Redact(h slog.Handler, o Options) slog.Handler {
 	return &handler{next: h, redacter: r}
 }
 
+// Clean masks in s what is known to be secret by its form: signatures and
+// passwords in URLs, tokens.
+func Clean(s string) string { return (&redacter{}).text(s) }
+
 type redacter struct {
 	known   *strings.Replacer
 	prompts bool
