@@ -24,6 +24,7 @@ const (
 	leastWall    = 1.6 // voxels of an opening's side, and
 	leastColumns = 40  // columns in it, on a grid of 64
 	skin         = 3   // voxels below the top at which a column's place is judged
+	floor        = 1.6 // walls' thicknesses that a vessel's floor is thick: what sees it sees it aslant
 	slope        = 5   // voxels that a lid's columns may be below its highest, on a grid of 64
 )
 
@@ -149,10 +150,14 @@ func (o *Opening) Hollow(g *Grid, wall float64) bool {
 		if !in || !o.open(i, wall) {
 			continue
 		}
+		bottom := o.top[i]
+		for bottom > 0 && o.solid[(bottom-1)*n*n+i] {
+			bottom--
+		}
 		for z := o.top[i]; z >= 0; z-- {
 			v := z*n*n + i
 			// In the skin the columns' place was judged already.
-			if z < o.top[i]-skin && float64(out[v]) <= wall*wall {
+			if z < o.top[i]-skin && (float64(out[v]) <= wall*wall || float64(z-bottom) < floor*wall) {
 				break
 			}
 			pit[v] = true

@@ -32,6 +32,25 @@ func TestFindOpening(t *testing.T) {
 	if cup.Lid([3]float64{0.5, 0, 0.58}) || cup.Lid([3]float64{0, 0, 0}) {
 		t.Error("the cup's lid goes beyond its top")
 	}
+	// Emptied, it keeps walls, and a thicker floor.
+	g := turned(func(float64) float64 { return 0.4 })
+	if !cup.Hollow(g, 2.3) {
+		t.Fatal("nothing was emptied")
+	}
+	at := func(x, y, z int) float32 { return g.V[((z*n+y)*n+x)*4] }
+	solid := func(from, to int, at func(i int) float32) (count int) {
+		for i := from; i < to; i++ {
+			if at(i) > 0 {
+				count++
+			}
+		}
+		return count
+	}
+	floor := solid(0, n, func(z int) float32 { return at(n/2, n/2, z) })
+	wall := solid(n/2, n, func(x int) float32 { return at(x, n/2, n/2) })
+	if wall < 2 || wall > 3 || floor < 3 || floor > 5 {
+		t.Errorf("the wall is %d voxels thick, the floor %d", wall, floor)
+	}
 	bottle := turned(func(z float64) float64 { return min(0.4, max(0.12, 0.4-0.9*z)) })
 	if FindOpening(bottle) != nil {
 		t.Error("a bottle can be open from shoulder to shoulder")
