@@ -191,6 +191,10 @@ goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after t
 test-faults: deps ## Run the queue's fault matrix with 20 seeds (half an hour; nightly)
 	DREAM_FAULT_SEEDS=20 $(GO) test ./queue/redisq -run TestRow -timeout 120m -v
 
+.PHONY: test-memory
+test-memory: ## Push a million interactions through each chat adapter and report bytes per interaction (half an hour; nightly)
+	DREAM_INTERACTIONS=1000000 $(GO) test ./bots/discord ./bots/slack -run 'TestMemory$$' -timeout 120m -p 1 -v
+
 .PHONY: test-full
 test-full: $(VENV)/torch ## Compare the full-size networks with PyTorch on the processor (an hour, 12 GB; nightly)
 	PYTHON=$(VENV)/bin/python $(GO) test -tags full -timeout 120m -run FullSize ./inference

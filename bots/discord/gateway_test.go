@@ -63,7 +63,7 @@ func TestGatewayTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.server.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond})
+			w.impatient()
 			w.start()
 			trouble(w.server)
 			// Interactions that arrive while it is away are replayed on resume

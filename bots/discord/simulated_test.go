@@ -62,7 +62,11 @@ func (w *world) work(l *queue.Lease, long time.Duration) {
 // at most every five seconds, each minute after ten, and not at all after 55;
 // the result is one new message.
 func TestLongJobs(t *testing.T) {
-	for _, long := range []time.Duration{16 * time.Minute, 2 * time.Hour} {
+	times := []time.Duration{16 * time.Minute, 2 * time.Hour}
+	if testing.Short() {
+		times = times[:1]
+	}
+	for _, long := range times {
 		t.Run(long.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := simulatedWorld(t)
@@ -123,6 +127,9 @@ func refused(s *discordtest.Server) (out []string) {
 // Discord refuses edits of a message that is older than an hour (30046): they
 // end, nothing is repeated, and the result is a new message all the same.
 func TestEditsOfOldMessages(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ninety minutes, ten seconds at a time")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := simulatedWorld(t)
 		c := delivery.Defaults()
@@ -190,7 +197,7 @@ func TestOldAlert(t *testing.T) {
 func TestLoad(t *testing.T) {
 	jobs, events, channels := 200, 5000, 40
 	if testing.Short() {
-		jobs, events, channels = 40, 1000, 8
+		jobs, events, channels = 20, 400, 4
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := simulatedWorld(t)

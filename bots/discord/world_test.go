@@ -131,9 +131,12 @@ func (w *world) newBot() *Bot {
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return New(Config{
 		Token: w.server.Token, APIURL: w.server.URL(), PublicKey: w.server.PublicKey(),
-		ReadyIn: 2 * time.Second, Silent: 2 * time.Second, AckBudget: w.budget, LockLife: 1500 * time.Millisecond,
+		ReadyIn: patience / 2, Silent: patience / 2, AckBudget: w.budget, LockLife: 1500 * time.Millisecond,
 	}, w.service, w.q, logger)
 }
+
+// impatient lets the bot notice a dead session within two seconds.
+func (w *world) impatient() { w.bot.config.ReadyIn, w.bot.config.Silent = 2*time.Second, 2*time.Second }
 
 func quick() delivery.Config {
 	c := delivery.Defaults()
