@@ -8,14 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"testing"
-	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/delivery"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
@@ -38,12 +35,6 @@ func (acceptAll) RoundTrip(r *http.Request) (*http.Response, error) {
 // the others complete, look, repeat or mean nothing. Users, channels, ids and
 // tokens are new ones all the time; the queue is a real one.
 func TestMemory(t *testing.T) {
-	total := 4000
-	if n, err := strconv.Atoi(os.Getenv("DREAM_INTERACTIONS")); err == nil {
-		total = n
-	} else if testing.Short() {
-		total = 1000
-	}
 	config := queue.DefaultConfig()
 	config.KeepCount, config.KeepEvents, config.SubmitBudget = 500, 1000, patience
 	ctx, stop := context.WithCancel(context.Background())
@@ -66,59 +57,21 @@ func TestMemory(t *testing.T) {
 	go func() { defer close(done); _ = d.Run(ctx) }()
 	defer func() { stop(); <-done }()
 
-	type sample struct {
-		n    int
-		heap float64
-	}
-	var samples []sample
-	measure := func(n int) {
-		b.work.Wait()
-		for range 50 { // old jobs are dropped, outcomes told
-			if ticked, err := q.Tick(ctx); err != nil || ticked == (queue.Ticked{}) {
-				break
-			}
-		}
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		samples = append(samples, sample{n, float64(m.HeapAlloc)})
-	}
-	began := time.Now()
 	last := ""
-	for i := range total {
-		payload := interactionOf(i, last)
-		b.handle(ctx, payload)
-		if i%10 == 0 { // the next ones are about this job
+	chattest.FlatHeap(t, chattest.Interactions(), 4, func(i int) {
+		b.handle(ctx, interactionOf(i, last))
+		switch i % 10 {
+		case 0: // the next ones are about this job
 			b.work.Wait()
 			jobs, err := q.List(ctx, queue.Filter{User: fmt.Sprint("discord:", 1_000_000+i), Limit: 1})
 			if err != nil || len(jobs) != 1 {
 				t.Fatalf("interaction %d made %d jobs: %v", i, len(jobs), err)
 			}
 			last = jobs[0].ID
-		}
-		if i%10 == 9 {
+		case 9:
 			b.work.Wait()
 		}
-		if (i+1)%(total/20) == 0 {
-			measure(i + 1)
-		}
-	}
-	// The slope of a line through the samples, without the first fifth, in which caches fill.
-	var sx, sy, sxx, sxy float64
-	list := samples[4:]
-	for _, s := range list {
-		x := float64(s.n)
-		sx, sy, sxx, sxy = sx+x, sy+s.heap, sxx+x*x, sxy+x*s.heap
-	}
-	n := float64(len(list))
-	slope := (n*sxy - sx*sy) / (n*sxx - sx*sx)
-	first, end := list[0], list[len(list)-1]
-	t.Logf("%d interactions in %v: %.2f bytes per interaction; heap %.2f MB after %d, %.2f MB after %d", total, time.Since(began).Round(time.Second),
-		slope, first.heap/1e6, first.n, end.heap/1e6, end.n)
-	if grown := end.heap - first.heap; grown > 4<<20 || total >= 100_000 && slope > 8 {
-		t.Errorf("the heap grew by %.2f MB: %.2f bytes per interaction", grown/1e6, slope)
-	}
+	}, func() { b.work.Wait(); chattest.Tidy(ctx, q) })
 }
 
 // interactionOf is the i-th interaction; job is what the ninth before it made.

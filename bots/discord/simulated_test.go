@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/delivery"
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/queue"
@@ -206,45 +207,11 @@ func TestLoad(t *testing.T) {
 		for i := range places {
 			places[i] = w.server.AddChannel("guild1").ID
 		}
-		for i := range jobs {
+		load := chattest.Load{Queue: w.q, Jobs: jobs, Events: events, Files: results, Submit: func(i int) {
 			p := discordtest.Person{ID: fmt.Sprint(1000 + i), Channel: places[i%channels]}
 			w.ask(w.server.Command(p, "dream", map[string]any{"prompt": fmt.Sprintf("mug %d", i)}))
-			time.Sleep(time.Minute / time.Duration(jobs))
-		}
-		var leases []*queue.Lease
-		for i := range jobs {
-			l, err := w.q.Lease(w.ctx, queue.Capabilities{Worker: fmt.Sprint("w", i), Name: fmt.Sprint("w", i), Models: []string{"mini"}, Wait: time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
-			leases = append(leases, l)
-		}
-		began := time.Now()
-		ended := map[string]time.Time{}
-		raised := time.Time{}
-		for i := range events {
-			l := leases[i%len(leases)]
-			b := queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: i, Total: events}}
-			if i < jobs {
-				b.Views = results[:1]
-			}
-			if _, err := w.q.Heartbeat(w.ctx, l.Ref(), b); err != nil {
-				t.Fatal(err)
-			}
-			if i == events/2 {
-				raised = time.Now()
-				if err := w.q.Raise(w.ctx, queue.Alert{Code: "gpu.hot", Key: "h/0", Severity: queue.Critical, State: queue.Firing, Text: "91 °C", Since: raised, Source: "h"}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if i%(events/jobs) == 0 && len(leases) > 1 {
-				w.complete(leases[0])
-				ended[leases[0].Job.ID] = time.Now()
-				leases = leases[1:]
-			}
-			time.Sleep(began.Add(time.Minute * time.Duration(i+1) / time.Duration(events)).Sub(time.Now()))
-		}
-		time.Sleep(10 * time.Second)
+		}}
+		ended, raised := load.Run(w.ctx, t)
 		var worst time.Duration
 		n := 0
 		for _, place := range places {

@@ -8,14 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"testing"
-	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/delivery"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
@@ -46,12 +43,6 @@ func (noPace) Rate(string) (float64, int) { return 0, 0 }
 // the others look, repeat or mean nothing. Users, channels and ids are new ones
 // all the time; the queue is a real one.
 func TestMemory(t *testing.T) {
-	total := 4000
-	if n, err := strconv.Atoi(os.Getenv("DREAM_INTERACTIONS")); err == nil {
-		total = n
-	} else if testing.Short() {
-		total = 1000
-	}
 	config := queue.DefaultConfig()
 	config.KeepCount, config.KeepEvents, config.SubmitBudget = 500, 1000, patience
 	ctx, stop := context.WithCancel(context.Background())
@@ -74,14 +65,9 @@ func TestMemory(t *testing.T) {
 	go func() { defer close(done); _ = d.Run(ctx) }()
 	defer func() { stop(); <-done }()
 
-	type sample struct {
-		n    int
-		heap float64
-	}
-	var samples []sample
-	began := time.Now()
 	last := ""
-	for i := range total {
+	// Until half of them the languages of the people that are remembered fill up.
+	chattest.FlatHeap(t, chattest.Interactions(), 10, func(i int) {
 		kind, id, payload := interactionOf(i, last)
 		b.handle(ctx, kind, id, payload, func(any) error { return nil })
 		switch i % 10 {
@@ -95,37 +81,7 @@ func TestMemory(t *testing.T) {
 		case 9:
 			b.work.Wait()
 		}
-		if (i+1)%(total/20) != 0 {
-			continue
-		}
-		b.work.Wait()
-		for range 50 { // old jobs are dropped
-			if ticked, err := q.Tick(ctx); err != nil || ticked == (queue.Ticked{}) {
-				break
-			}
-		}
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		samples = append(samples, sample{i + 1, float64(m.HeapAlloc)})
-	}
-	// The slope of a line through the second half: until then the languages of
-	// the people that are remembered fill up.
-	var sx, sy, sxx, sxy float64
-	list := samples[10:]
-	for _, s := range list {
-		x := float64(s.n)
-		sx, sy, sxx, sxy = sx+x, sy+s.heap, sxx+x*x, sxy+x*s.heap
-	}
-	n := float64(len(list))
-	slope := (n*sxy - sx*sy) / (n*sxx - sx*sx)
-	first, end := list[0], list[len(list)-1]
-	t.Logf("%d interactions in %v: %.2f bytes per interaction; heap %.2f MB after %d, %.2f MB after %d", total, time.Since(began).Round(time.Second),
-		slope, first.heap/1e6, first.n, end.heap/1e6, end.n)
-	if grown := end.heap - first.heap; grown > 6<<20 || total >= 100_000 && slope > 8 {
-		t.Errorf("the heap grew by %.2f MB: %.2f bytes per interaction", grown/1e6, slope)
-	}
+	}, func() { b.work.Wait(); chattest.Tidy(ctx, q) })
 }
 
 // interactionOf is the i-th interaction; job is what one before it made.

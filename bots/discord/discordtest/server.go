@@ -25,6 +25,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"dreamcad/bots/chattest"
 )
 
 // Server is one Discord with one application and its bot. Make it with New or
@@ -103,34 +105,8 @@ func Offline() *Server {
 
 // Transport brings requests to the server within the process. Each takes the
 // given time to be answered.
-func (s *Server) Transport(delay time.Duration) http.RoundTripper { return inProcess{s, delay} }
-
-type inProcess struct {
-	s     *Server
-	delay time.Duration
-}
-
-// RoundTrip implements http.RoundTripper.
-func (p inProcess) RoundTrip(r *http.Request) (resp *http.Response, err error) {
-	t := time.NewTimer(p.delay)
-	defer t.Stop()
-	select {
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
-	case <-t.C:
-	}
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
-	defer r.Body.Close()
-	defer func() {
-		if lost := recover(); lost != nil { // the server breaks the connection
-			err = fmt.Errorf("connection lost: %v", lost)
-		}
-	}()
-	w := httptest.NewRecorder()
-	p.s.serve(w, r)
-	return w.Result(), nil
+func (s *Server) Transport(delay time.Duration) http.RoundTripper {
+	return chattest.Transport(s.serve, delay)
 }
 
 // Listen starts a server on the given listener.

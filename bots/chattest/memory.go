@@ -1,0 +1,68 @@
+package chattest
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"dreamcad/queue"
+)
+
+// Interactions is how many a test of memory sends: DREAM_INTERACTIONS, or a
+// short form of 4,000 (1,000 with -short).
+func Interactions() int {
+	if n, err := strconv.Atoi(os.Getenv("DREAM_INTERACTIONS")); err == nil {
+		return n
+	}
+	if testing.Short() {
+		return 1000
+	}
+	return 4000
+}
+
+// FlatHeap calls each for 0 … total-1 and fails when the heap grows meanwhile.
+// It looks twenty times, after settle and a garbage collection, and reports the
+// slope of a line through the looks after the first skip, in which caches fill.
+func FlatHeap(t *testing.T, total, skip int, each func(i int), settle func()) {
+	t.Helper()
+	type look struct{ n, heap float64 }
+	var looks []look
+	began := time.Now()
+	for i := range total {
+		each(i)
+		if (i+1)%(total/20) != 0 {
+			continue
+		}
+		settle()
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		looks = append(looks, look{float64(i + 1), float64(m.HeapAlloc)})
+	}
+	looks = looks[skip:]
+	var sx, sy, sxx, sxy float64
+	for _, l := range looks {
+		sx, sy, sxx, sxy = sx+l.n, sy+l.heap, sxx+l.n*l.n, sxy+l.n*l.heap
+	}
+	n := float64(len(looks))
+	slope := (n*sxy - sx*sy) / (n*sxx - sx*sx)
+	first, last := looks[0], looks[len(looks)-1]
+	t.Logf("%d interactions in %v: %.2f bytes per interaction; heap %.2f MB after %.0f, %.2f MB after %.0f", total, time.Since(began).Round(time.Second),
+		slope, first.heap/1e6, first.n, last.heap/1e6, last.n)
+	if grown := last.heap - first.heap; grown > 6<<20 || total >= 100_000 && slope > 8 {
+		t.Errorf("the heap grew by %.2f MB: %.2f bytes per interaction", grown/1e6, slope)
+	}
+}
+
+// Tidy lets the queue drop what is old.
+func Tidy(ctx context.Context, q queue.Maintainer) {
+	for range 50 {
+		if ticked, err := q.Tick(ctx); err != nil || ticked == (queue.Ticked{}) {
+			return
+		}
+	}
+}
