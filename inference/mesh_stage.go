@@ -78,8 +78,8 @@ type MeshStage struct {
 	files  []asset.File
 }
 
-// framesAStep is how many turntable frames one step draws: one a core, at least five.
-func framesAStep() int { return max(5, runtime.GOMAXPROCS(0)) }
+// framesAStep is how many turntable frames one step draws: two a core, at least five.
+func framesAStep() int { return max(5, 2*runtime.GOMAXPROCS(0)) }
 
 // NewMeshStage starts from the source views: pictures and cameras; masks, weights and
 // source marks are set here.
@@ -135,7 +135,8 @@ func ResumeMeshStage(data []byte, net distill.Denoiser) (*MeshStage, error) {
 	return &MeshStage{set: st.Settings, draft: d}, nil
 }
 
-// Steps after the draft: surface, atlas, paint, then turntable frames, then files.
+// Steps after the draft: surface, atlas, paint, then turntable frames, then files, beside
+// which the last frames are drawn.
 const (
 	stepSurface = iota
 	stepAtlas
@@ -144,7 +145,7 @@ const (
 )
 
 func (s *MeshStage) drawSteps() int {
-	return (s.set.Turntable.Frames + framesAStep() - 1) / framesAStep()
+	return (s.set.Turntable.Frames - 1) / framesAStep()
 }
 
 // Progress names the stage that the next Step works at, and counts its steps.
@@ -210,6 +211,7 @@ func (s *MeshStage) write() ([]asset.File, error) {
 	var sheet, gif []byte
 	var g errgroup.Group
 	g.Go(func() (err error) {
+		s.draw()
 		gif, err = asset.Turntable(s.frames, s.set.Turntable.Delay)
 		return err
 	})

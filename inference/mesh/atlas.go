@@ -207,7 +207,7 @@ func (m *Mesh) withoutOverlap(c chart) []int32 {
 	// Samples along the longer side: finer than the texture, of which a unit of a mesh
 	// inside the unit sphere takes some 200 texels.
 	longer := max(hi[0]-lo[0], hi[1]-lo[1], 1e-6)
-	grid := int(min(max(longer*800, 16), 384))
+	grid := int(min(max(longer*500, 16), 384))
 	scale := float32(grid) / longer
 	claimed := make([]bool, (grid+1)*(grid+1))
 	var keep []int32

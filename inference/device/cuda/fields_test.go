@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"dreamcad/inference"
@@ -267,6 +268,8 @@ func TestFieldErrors(t *testing.T) {
 }
 
 // TestFieldDraft makes known shapes on both engines: the meshes must be equally good.
+// A fit amplifies the order of sums, so single shapes differ a little either way and
+// the means are what counts. DREAM_SHAPES asks for another number of shapes.
 func TestFieldDraft(t *testing.T) {
 	card := openCard(t, Options{}).(*Card)
 	file, err := os.Open("../../field/shapes/shapes.json")
@@ -278,20 +281,37 @@ func TestFieldDraft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range list[:min(len(list), 4)] {
+	count := 8
+	if v := os.Getenv("DREAM_SHAPES"); v != "" {
+		if count, err = strconv.Atoi(v); err != nil || count < 1 {
+			t.Fatalf("DREAM_SHAPES=%q", v)
+		}
+	}
+	list = list[:min(count, len(list))]
+	line := func(k mesheval.Known) string {
+		return fmt.Sprintf("IoU %.4f, distance %.4f, normals %.2f°, hollow %v, %.2f s", k.IoU, k.Distance, k.Normals, k.Hollow, k.Seconds)
+	}
+	var mean [2]mesheval.Known
+	for _, s := range list {
 		var k [2]mesheval.Known
 		for i, e := range []field.Engine{field.CPU{}, card.Fields()} {
 			if k[i], err = mesheval.Reconstruct(t.Context(), s, fieldLens, 128, 25, inference.DefaultMeshSettings(), e); err != nil {
 				t.Fatal(err)
 			}
-		}
-		line := func(k mesheval.Known) string {
-			return fmt.Sprintf("IoU %.4f, distance %.4f, normals %.2f°, hollow %v, %.2f s", k.IoU, k.Distance, k.Normals, k.Hollow, k.Seconds)
+			n := float64(len(list))
+			mean[i].IoU += k[i].IoU / n
+			mean[i].Distance += k[i].Distance / n
+			mean[i].Normals += k[i].Normals / n
+			mean[i].Seconds += k[i].Seconds / n
 		}
 		t.Logf("%s: CPU %s; card %s", s.Name, line(k[0]), line(k[1]))
-		if !k[1].Manifold || k[1].IoU < k[0].IoU-0.01 || k[1].Distance > k[0].Distance*1.15+0.001 || k[1].Normals > k[0].Normals+1.5 {
+		if !k[1].Manifold || k[1].IoU < k[0].IoU-0.03 || k[1].Distance > k[0].Distance*1.5+0.002 {
 			t.Errorf("%s: CPU %s; card %s, manifold %v", s.Name, line(k[0]), line(k[1]), k[1].Manifold)
 		}
+	}
+	t.Logf("mean of %d: CPU %s; card %s", len(list), line(mean[0]), line(mean[1]))
+	if mean[1].IoU < mean[0].IoU-0.005 || mean[1].Distance > mean[0].Distance*1.1 || mean[1].Normals > mean[0].Normals+1 {
+		t.Errorf("mean of %d: CPU %s; card %s", len(list), line(mean[0]), line(mean[1]))
 	}
 }
 
