@@ -6,6 +6,8 @@
 // norms. Storage is fp16 with fp32 accumulation; norms and softmax are fp32.
 // Only the driver is needed at run time.
 //
+// Card.Fields fits and draws the fields of draft meshes (kernels/field.cu).
+//
 // Without the build tag cuda, or without a driver, [Open] returns an
 // [Unavailable] that says why, and the caller takes the CPU device.
 package cuda
