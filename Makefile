@@ -188,8 +188,11 @@ goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after t
 	$(VENV)/bin/python inference/reference/goldens.py
 
 .PHONY: test-faults
-test-faults: deps ## Run the queue's fault matrix with 20 seeds (half an hour; nightly)
+test-faults: deps tools ## Run the fault matrix with 20 seeds, and the rest of it 20 times (two hours; nightly)
 	DREAM_FAULT_SEEDS=20 $(GO) test ./queue/redisq -run TestRow -timeout 120m -v
+	$(GO) test ./inference/worker -run 'Killed|Stopped|Stuck|FaultsOn|S3Fails|Cancel|Poison|Rolling|Yields|Full' -count=20 -timeout 120m
+	$(GO) test ./queue/ingest -run 'Flood|Bounded|Formats' -count=20 -timeout 60m
+	$(GO) test ./bots/delivery -run 'Restart|Replicas' -count=20 -timeout 60m
 
 .PHONY: test-memory
 test-memory: ## Push a million interactions through each chat adapter and report bytes per interaction (half an hour; nightly)
