@@ -24,6 +24,8 @@ func TestConformance(t *testing.T) {
 				defer d.Close()
 				devicetest.Run(t, d, 3e-6)
 				devicetest.Grads(t, d, 3e-6)
+				devicetest.Copies(t, d)
+				devicetest.Large(t, d)
 			})
 		}
 	}

@@ -155,7 +155,7 @@ func (c *Card) upload(dst Ptr, full bool, src []float32) error {
 			t.next = 0
 		}
 		part := t.host[t.next : t.next+n]
-		copyWide(part, src)
+		copyWide(part, src[:n])
 		t.next += n
 		to := dst
 		if !full {

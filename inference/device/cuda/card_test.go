@@ -290,6 +290,7 @@ func operationCases() []opCase {
 }
 
 func TestCopies(t *testing.T) { devicetest.Copies(t, openCard(t, Options{})) }
+func TestLarge(t *testing.T)  { devicetest.Large(t, openCard(t, Options{})) }
 
 // TestOperations compares every operation with the CPU device on random data and odd sizes.
 func TestOperations(t *testing.T) { compare(t, operationCases(), Options{Deterministic: true}) }

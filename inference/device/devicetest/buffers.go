@@ -55,3 +55,27 @@ func Copies(t *testing.T, d device.Device) {
 		}
 	}
 }
+
+// Large checks that a buffer larger than a device's room for transfers arrives
+// whole, both ways.
+func Large(t *testing.T, d device.Device) {
+	s := device.Shape{N: 5, H: 1024, W: 1024, C: 1}
+	b, err := d.NewBuffer(s, device.Full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Free)
+	want, got := make([]float32, s.Len()), make([]float32, s.Len())
+	for i := range want {
+		want[i] = float32(i)
+	}
+	if err := b.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Read(got); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Error("a buffer of 20 MB came back changed")
+	}
+}
