@@ -18,8 +18,8 @@ import (
 	"dreamcad/storage/storagetest"
 )
 
-// child is one process of the service; its output is shown when the test fails.
-func child(t *testing.T, env []string, args ...string) *exec.Cmd {
+// launch starts one process of the service; its output is shown when the test fails.
+func launch(t *testing.T, env []string, args ...string) (*exec.Cmd, *syncBuffer) {
 	t.Helper()
 	out := &syncBuffer{}
 	cmd := exec.Command("dream", args...)
@@ -37,6 +37,13 @@ func child(t *testing.T, env []string, args ...string) *exec.Cmd {
 			t.Logf("dream %s:\n%s", strings.Join(args, " "), out)
 		}
 	})
+	return cmd, out
+}
+
+// child is launch for those who do not read the output.
+func child(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd, _ := launch(t, env, args...)
 	return cmd
 }
 

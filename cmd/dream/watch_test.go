@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,22 +38,7 @@ type logged struct {
 // spoken starts a process of the service and returns what gives its log so far.
 func spoken(t *testing.T, env []string, args ...string) func() []logged {
 	t.Helper()
-	out := &syncBuffer{}
-	cmd := exec.Command("dream", args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		stop := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
-		defer stop.Stop()
-		_ = cmd.Wait()
-		if t.Failed() || testing.Verbose() {
-			t.Logf("dream %s:\n%s", strings.Join(args, " "), out)
-		}
-	})
+	_, out := launch(t, env, args...)
 	return func() []logged {
 		var lines []logged
 		for line := range strings.Lines(out.String()) {
@@ -109,7 +93,7 @@ func TestHotCardDuringAMesh(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes two meshes")
 	}
-	card := gputest.Build(t, "model 68 104 10 68\n0 power 250\n0 threshold 98\n")
+	card := gputest.Build(t, "model 68 110 8 68\n0 power 250\n0 threshold 98\n")
 	redis := queuetest.StartRedis(t, "--appendonly", "yes")
 	gateway := storagetest.StartGateway(t)
 	d, s := discordtest.New(), slacktest.New()
