@@ -105,23 +105,16 @@ test-cuda: cuda-headers ## Vet the CUDA build and run its tests; without a card 
 test-gpu: cuda-headers ## Run the CUDA tests on the card of this machine (fails without one)
 	REQUIRE_GPU=1 $(CUDA_FLAGS) $(GO) test -count=1 -tags cuda ./inference/device/cuda/...
 
-# A Python with a CUDA build of PyTorch and safetensors (pip install torch safetensors).
-TORCH_PYTHON ?= python3
-PEER := $(CACHE)/peer
-
-.PHONY: peer-gpu
-peer-gpu: ## Write the random full-size checkpoint, PyTorch's results and times (needs TORCH_PYTHON with torch and a card)
-	$(TORCH_PYTHON) inference/device/cuda/tools/peer.py $(PEER) $(ARGS)
+bin/cuda.test: cuda-headers ## The CUDA tests as one binary, for a machine without Go
+	$(CUDA_FLAGS) $(GO) test -c -tags cuda -ldflags '-s -w' -o $@ ./inference/device/cuda
 
 .PHONY: test-gpu-full
-test-gpu-full: cuda-headers ## Compare the full-size networks and 50 steps with PyTorch on the card (after make peer-gpu)
-	REQUIRE_GPU=1 DREAM_PEER=$(PEER) $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestFullAgainstPyTorch ./inference/device/cuda
+test-gpu-full: bin/cuda.test ## Compare the full-size networks and 50 steps with PyTorch on the card (TORCH_PYTHON with torch)
+	TEST=$(CURDIR)/bin/cuda.test bash scripts/bench_gpu.sh check
 
 .PHONY: bench-gpu
-bench-gpu: cuda-headers ## Time the card's networks beside PyTorch in the same run and print the ratios
-	$(MAKE) --no-print-directory peer-gpu ARGS='--compile $(ARGS)'
-	REQUIRE_GPU=1 DREAM_PEER=$(PEER) DREAM_PROFILE=1 $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestFullSpeed ./inference/device/cuda
-	BENCH_GPU=1 REQUIRE_GPU=1 $(CUDA_FLAGS) $(GO) test -count=1 -v -tags cuda -run TestSpeed ./inference/device/cuda
+bench-gpu: bin/cuda.test ## Time the card's networks beside PyTorch in the same run, print the ratios, draw the plot
+	TEST=$(CURDIR)/bin/cuda.test bash scripts/bench_gpu.sh bench
 
 .PHONY: verify
 verify: ## Prove that generated files are current

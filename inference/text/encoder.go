@@ -85,6 +85,9 @@ func block(p *device.Program, l *device.Loader, x device.Tensor, heads int) {
 // Context is where Encode leaves its result: (P, 1, T, C).
 func (e *Encoder) Context() device.Buffer { return e.out }
 
+// Exec is the compiled encoder, which repeats the last Encode when it runs.
+func (e *Encoder) Exec() device.Exec { return e.exec }
+
 // Encode runs the encoder on one context of ids a prompt.
 func (e *Encoder) Encode(ids ...[]int32) error {
 	s := e.in.Shape()

@@ -216,6 +216,46 @@ func groupNormCase(n, h, w, c, groups int, silu, add bool) opCase {
 	}}
 }
 
+func groupNormGradCase(n, h, w, c, groups int, silu, residual bool) opCase {
+	return opCase{fmt.Sprintf("gradient of group norm %dx%dx%dx%d of %d silu %v residual %v", n, h, w, c, groups, silu, residual), func(e *env) {
+		op := &device.GroupNormGrad{In: e.in(n, h, w, c), Grad: e.in(n, h, w, c), Gamma: e.param(1, c), Beta: e.param(1, c), Groups: groups, Eps: 1e-6, Silu: silu}
+		if residual {
+			op.Residual = e.in(n, h, w, c)
+		}
+		op.Out = e.out(n, h, w, c)
+		e.p.Add(op)
+	}}
+}
+
+func attentionGradCase(n, l, heads, d int) opCase {
+	return opCase{fmt.Sprintf("gradient of attention %d of %d heads %d of %d", n, l, heads, d), func(e *env) {
+		c := heads * d
+		qkv, grads := e.in(n, 1, l, 3*c), e.out(n, 1, l, 3*c)
+		e.p.Add(&device.AttentionGrad{Q: qkv.Channels(0, c), K: qkv.Channels(c, c), V: qkv.Channels(2*c, c), Grad: e.in(n, 1, l, c),
+			GradQ: grads.Channels(0, c), GradK: grads.Channels(c, c), GradV: grads.Channels(2*c, c), Heads: heads, Scale: float32(1 / math.Sqrt(float64(d)))})
+	}}
+}
+
+// foldCase is a layer norm with rows far from zero and the linear layer behind it.
+func foldCase(m, k, n int, act device.Activation, residual bool) opCase {
+	return opCase{fmt.Sprintf("layer norm and linear %dx%dx%d act %d residual %v", m, k, n, act, residual), func(e *env) {
+		o := n
+		if act == device.GEGLU {
+			o *= 2
+		}
+		x := e.p.New(1, 1, m, k)
+		e.p.Add(&device.Linear{In: e.in(1, 1, m, 32), Out: x, Weight: e.param(0.3, k, 32), Bias: e.param(2, k)})
+		y := e.p.Like(x, k)
+		e.p.Add(&device.LayerNorm{In: x, Out: y, Gamma: e.param(1, k), Beta: e.param(1, k), Eps: 1e-5})
+		op := &device.Linear{In: y, Weight: e.param(1/math.Sqrt(float64(k)), o, k), Bias: e.param(0.5, o), Act: act}
+		if residual {
+			op.Residual = e.in(1, 1, m, n)
+		}
+		op.Out = e.out(1, 1, m, n)
+		e.p.Add(op)
+	}}
+}
+
 func operationCases() []opCase {
 	one := [4]int{1, 1, 1, 1}
 	return []opCase{
@@ -239,6 +279,17 @@ func operationCases() []opCase {
 		convCase(2, 8, 8, 64, 64, 3, 2, one, false, false),
 		convCase(2, 8, 8, 40, 64, 3, 2, [4]int{0, 0, 1, 1}, false, false),
 		convCase(1, 12, 12, 4, 64, 3, 1, one, false, false),
+		convCase(2, 16, 16, 64, 72, 3, 2, one, false, false),
+		convCase(1, 32, 32, 64, 64, 3, 2, [4]int{0, 0, 1, 1}, false, true),
+		convCase(8, 4, 4, 64, 80, 3, 1, one, true, false),
+		convCase(2, 8, 8, 128, 64, 3, 1, one, true, true),
+		convCase(1, 16, 8, 64, 3, 3, 1, one, true, false),
+		groupNormGradCase(2, 16, 16, 64, 32, true, true),
+		groupNormGradCase(1, 40, 40, 128, 32, true, false),
+		groupNormGradCase(3, 9, 7, 512, 32, false, true),
+		groupNormGradCase(2, 5, 3, 15, 5, true, true),
+		attentionGradCase(2, 64, 1, 512),
+		attentionGradCase(3, 37, 2, 24),
 		attentionCase(2, 2, 200, 200, 3, 64, false),
 		attentionCase(2, 1, 300, 400, 2, 64, false),
 		attentionCase(4, 2, 130, 77, 2, 64, false),
@@ -253,9 +304,14 @@ func operationCases() []opCase {
 		groupNormCase(2, 7, 5, 24, 8, true, true),
 		groupNormCase(2, 7, 5, 15, 5, false, false),
 		groupNormCase(1, 64, 64, 128, 32, true, false),
+		groupNormCase(2, 8, 8, 1280, 32, true, true),
+		groupNormCase(2, 16, 16, 640, 32, false, false),
 		{"layer norm", func(e *env) {
 			e.p.Add(&device.LayerNorm{In: e.in(1, 1, 77, 1024), Gamma: e.param(1, 1024), Beta: e.param(1, 1024), Eps: 1e-5, Out: e.out(1, 1, 77, 1024)})
 		}},
+		foldCase(300, 320, 192, device.None, false),
+		foldCase(77, 64, 40, device.GEGLU, false),
+		foldCase(130, 1280, 320, device.SiLU, true),
 		{"layer norm odd", func(e *env) {
 			e.p.Add(&device.LayerNorm{In: e.in(1, 1, 33, 50), Gamma: e.param(1, 50), Beta: e.param(1, 50), Eps: 1e-5, Out: e.out(1, 1, 33, 50)})
 		}},
@@ -284,6 +340,8 @@ func operationCases() []opCase {
 		{"gradients", func(e *env) {
 			e.p.Add(&device.ConvGrad{Grad: e.in(2, 8, 8, 64), Weight: e.param(0.1, 64, 32, 3, 3), Out: e.out(2, 8, 8, 32), Stride: 1, Top: 1, Left: 1, Bottom: 1, Right: 1, Residual: e.in(2, 8, 8, 32)})
 			e.p.Add(&device.ConvGrad{Grad: e.in(2, 4, 4, 64), Weight: e.param(0.1, 64, 32, 3, 3), Out: e.out(2, 8, 8, 32), Stride: 2, Bottom: 1, Right: 1})
+			e.p.Add(&device.ConvGrad{Grad: e.in(2, 8, 8, 64), Weight: e.param(0.1, 64, 32, 3, 3), Out: e.out(2, 16, 16, 32), Stride: 2, Bottom: 1, Right: 1, Residual: e.in(2, 16, 16, 32)})
+			e.p.Add(&device.ConvGrad{Grad: e.in(2, 8, 8, 64), Weight: e.param(0.1, 64, 40, 3, 3), Out: e.out(2, 16, 16, 40), Stride: 2, Top: 1, Left: 1, Bottom: 1, Right: 1})
 			e.p.Add(&device.LinearGrad{Grad: e.in(1, 1, 60, 40), Weight: e.param(0.1, 40, 24), Out: e.out(1, 1, 60, 24)})
 		}},
 	}
@@ -310,6 +368,8 @@ func TestEveryTile(t *testing.T) {
 		convCase(2, 16, 16, 128, 200, 3, 1, one, false, true),
 		convCase(3, 8, 8, 128, 160, 3, 1, one, false, false),
 		convCase(9, 4, 4, 64, 64, 3, 1, one, false, false),
+		convCase(8, 4, 4, 128, 136, 3, 1, one, true, true),
+		convCase(2, 32, 32, 128, 72, 3, 2, one, false, true),
 	} {
 		want, _ := evaluate(t, ref, c)
 		var all []choice

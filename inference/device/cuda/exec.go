@@ -46,6 +46,7 @@ type exec struct {
 	card       *Card
 	program    *device.Program
 	offsets    []int // of planned values, elements
+	readers    map[device.ValueID]int
 	planned    int64 // bytes
 	scratch    int64 // bytes
 	graph      driver.Graph
@@ -58,7 +59,15 @@ func (c *Card) Compile(p *device.Program) (device.Exec, error) {
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
-	e := &exec{card: c, program: p}
+	e := &exec{card: c, program: p, readers: map[device.ValueID]int{}}
+	for _, o := range p.Ops {
+		reads, _ := o.Operands()
+		for _, r := range reads {
+			if r.Present() {
+				e.readers[r.Value]++
+			}
+		}
+	}
 	var total int
 	e.offsets, total = device.Plan(p, 128, 0)
 	e.planned = int64(total) * 2

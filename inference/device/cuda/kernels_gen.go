@@ -8,11 +8,11 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "e4b39dd809903f265841ce97dc07085553f5b75da286987b33d0dff8d1932ce4"
+	sourceDigest    = "5ad1a130350b3e67c6cc32df502ac33e53fd955bf4bd280b4555040c70a62309"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
-// EpilogueParams mirrors the struct of kernels/params.cuh (80 bytes).
+// EpilogueParams mirrors the struct of kernels/params.cuh (104 bytes).
 type EpilogueParams struct {
 	Out        Ptr // [M][ldo] fp16, or null
 	Out32      Ptr // [M][ldo] fp32, or null (then out)
@@ -20,6 +20,7 @@ type EpilogueParams struct {
 	Residual32 Ptr
 	Bias       Ptr // [N] or null
 	Partial    Ptr // [splits][M][N]: raw sums when the depth is split; reduce_split finishes them
+	Fold       Ptr // [N] or null: the rows of A are normalised first (layer norm), see fold_norm
 	M          int32
 	N          int32
 	Ldo        int32
@@ -28,9 +29,13 @@ type EpilogueParams struct {
 	Splits     int32
 	Alpha      float32
 	Wide       int32 // 1: out, residual and their pitches allow 16-byte accesses
+	QuadH      int32 // source size of a convolution that makes four pixels of one (0: none): rows m come in four
+	QuadW      int32 // parts, one for each place (y, x) & 1 in the output, and go to their places
+	FoldEps    float32
+	FoldScale  float32 // 1 / (channels of A)
 }
 
-// GemmParams mirrors the struct of kernels/params.cuh (184 bytes).
+// GemmParams mirrors the struct of kernels/params.cuh (208 bytes).
 type GemmParams struct {
 	A        Ptr   // pixels of pitch lda
 	Weights  Ptr   // [N][ldw]
@@ -56,22 +61,25 @@ type GemmParams struct {
 	Pad0     int32
 }
 
-// HopperParams mirrors the struct of kernels/params.cuh (368 bytes).
+// HopperParams mirrors the struct of kernels/params.cuh (408 bytes).
 type HopperParams struct {
 	A      TensorMap // (C, W, H, B), box (64, bw, bh, bb)
-	W      TensorMap // (K, N), box (64, BN)
+	W      TensorMap // (K, N), box (64, BN); (K, 4 * N) with quad_h
 	E      EpilogueParams
+	Policy int64 // cache policy of the weights
 	Ksteps int32 // 64-wide steps in one tap
 	Taps   int32
 	KW     int32
+	Stride int32
 	Top    int32
 	Left   int32
 	OW     int32
 	OHW    int32 // OH * OW
 	Ntiles int32
+	Pad0   int32
 }
 
-// ReduceParams mirrors the struct of kernels/params.cuh (80 bytes).
+// ReduceParams mirrors the struct of kernels/params.cuh (104 bytes).
 type ReduceParams struct {
 	E EpilogueParams
 }
@@ -130,6 +138,30 @@ type GroupNormParams struct {
 	Eps    float32
 }
 
+// GroupNormGradParams mirrors the struct of kernels/params.cuh (112 bytes).
+type GroupNormGradParams struct {
+	X        Ptr // [B][HW][ldx]
+	Grad     Ptr // [B][HW][ldg]
+	Residual Ptr // [B][HW][ldr] or null
+	Out      Ptr // [B][HW][ldo]
+	Gamma    Ptr
+	Beta     Ptr
+	Stats    Ptr // [B][groups][2]
+	Sums     Ptr // [B][groups][2], in the first pass [B][chunks][groups][2]
+	HW       int32
+	C        int32
+	Ldx      int32
+	Ldg      int32
+	Ldr      int32
+	Ldo      int32
+	Groups   int32
+	Silu     int32
+	Chunks   int32 // of sums in the first pass
+	Pixels   int32
+	Eps      float32
+	Pad0     int32
+}
+
 // LayerNormParams mirrors the struct of kernels/params.cuh (56 bytes).
 type LayerNormParams struct {
 	X     Ptr // [M][ldx]
@@ -153,6 +185,16 @@ type SoftmaxParams struct {
 	Causal int32
 	Rows   int32
 	Pad0   int32
+}
+
+// AttentionGradParams mirrors the struct of kernels/params.cuh (32 bytes).
+type AttentionGradParams struct {
+	P    Ptr // [M][ld]
+	D    Ptr // [M][ld]
+	M    int32
+	C    int32
+	Ld   int32
+	Gain float32
 }
 
 // TransposeParams mirrors the struct of kernels/params.cuh (40 bytes).
@@ -228,7 +270,7 @@ type GatherParams struct {
 	Ldo    int32
 }
 
-// PackParams mirrors the struct of kernels/params.cuh (56 bytes).
+// PackParams mirrors the struct of kernels/params.cuh (64 bytes).
 type PackParams struct {
 	F     Ptr // fp32 source, or null
 	H     Ptr // fp16 source
@@ -241,6 +283,30 @@ type PackParams struct {
 	Geglu int32 // 1: output row 16i+j is value row 8i+j, row 16i+8+j its gate
 	Grad  int32 // 1: out is [C][ldo] with k = (taps-1-tap, n), CP the room for n: the kernel of the gradient
 	Bf16  int32 // the fp16 source is bfloat16
+	Quad  int32 // a 3x3 kernel as four of 2x2, one after the other in out: 1 behind an enlargement by two,
+	Pad0  int32 // 2 and 3 (with grad) the gradient of a stride of two, with no zeros or one before the image
+}
+
+// FoldParams mirrors the struct of kernels/params.cuh (64 bytes).
+type FoldParams struct {
+	W     Ptr // [N][ld]
+	Gamma Ptr // [K]
+	Beta  Ptr
+	Bias  Ptr // [N] or null
+	Sums  Ptr // [N]
+	Shift Ptr // [N]
+	N     int32
+	K     int32
+	Ld    int32
+	Pad0  int32
+}
+
+// GroupTotalParams mirrors the struct of kernels/params.cuh (24 bytes).
+type GroupTotalParams struct {
+	Parts  Ptr
+	Out    Ptr
+	Chunks int32
+	Groups int32
 }
 
 // EnlargeParams mirrors the struct of kernels/params.cuh (40 bytes).
@@ -323,10 +389,12 @@ const (
 	kAttentionAny
 	kSoftmaxRows
 	kGroupStats
+	kGroupTotal
 	kGroupApply
 	kGroup256
 	kGroup512
 	kGroup1024
+	kGroupBundle
 	kGroupAny
 	kLayerNorm512
 	kLayerNorm1280
@@ -337,8 +405,14 @@ const (
 	kCombine
 	kGather
 	kTranspose
+	kPackQuads
 	kPackWeights
+	kFoldNorm
 	kEnlarge
+	kGroupGradSums
+	kGroupGradApply
+	kGroupGradAny
+	kAttentionGradRows
 	kHopper64x4
 	kHopper80x4
 	kHopper128x3
@@ -347,6 +421,11 @@ const (
 	kHopper160x6
 	kHopper192x5
 	kHopper256x4
+	kFolding64x4
+	kFolding80x4
+	kFolding128x3
+	kFolding160x6
+	kFolding256x4
 	kFlashHopper
 	kFitTrace
 	kFitUpdate
@@ -356,45 +435,58 @@ const (
 )
 
 var kernelNames = [kernelCount]string{
-	kReduceSplit:     "reduce_split",
-	kGemm128x128:     "gemm_128x128",
-	kGemm128x64:      "gemm_128x64",
-	kGemm64x64:       "gemm_64x64",
-	kGemm64x32:       "gemm_64x32",
-	kFlash64:         "flash_64",
-	kFlash32:         "flash_32",
-	kAttentionAny:    "attention_any",
-	kSoftmaxRows:     "softmax_rows",
-	kGroupStats:      "group_stats",
-	kGroupApply:      "group_apply",
-	kGroup256:        "group_256",
-	kGroup512:        "group_512",
-	kGroup1024:       "group_1024",
-	kGroupAny:        "group_any",
-	kLayerNorm512:    "layer_norm_512",
-	kLayerNorm1280:   "layer_norm_1280",
-	kLayerNorm2048:   "layer_norm_2048",
-	kLayerNormAny:    "layer_norm_any",
-	kElementwise:     "elementwise",
-	kElementwiseWide: "elementwise_wide",
-	kCombine:         "combine",
-	kGather:          "gather",
-	kTranspose:       "transpose",
-	kPackWeights:     "pack_weights",
-	kEnlarge:         "enlarge",
-	kHopper64x4:      "hopper_64x4",
-	kHopper80x4:      "hopper_80x4",
-	kHopper128x3:     "hopper_128x3",
-	kHopper80x8:      "hopper_80x8",
-	kHopper128x6:     "hopper_128x6",
-	kHopper160x6:     "hopper_160x6",
-	kHopper192x5:     "hopper_192x5",
-	kHopper256x4:     "hopper_256x4",
-	kFlashHopper:     "flash_hopper",
-	kFitTrace:        "fit_trace",
-	kFitUpdate:       "fit_update",
-	kFitMark:         "fit_mark",
-	kFieldDraw:       "field_draw",
+	kReduceSplit:       "reduce_split",
+	kGemm128x128:       "gemm_128x128",
+	kGemm128x64:        "gemm_128x64",
+	kGemm64x64:         "gemm_64x64",
+	kGemm64x32:         "gemm_64x32",
+	kFlash64:           "flash_64",
+	kFlash32:           "flash_32",
+	kAttentionAny:      "attention_any",
+	kSoftmaxRows:       "softmax_rows",
+	kGroupStats:        "group_stats",
+	kGroupTotal:        "group_total",
+	kGroupApply:        "group_apply",
+	kGroup256:          "group_256",
+	kGroup512:          "group_512",
+	kGroup1024:         "group_1024",
+	kGroupBundle:       "group_bundle",
+	kGroupAny:          "group_any",
+	kLayerNorm512:      "layer_norm_512",
+	kLayerNorm1280:     "layer_norm_1280",
+	kLayerNorm2048:     "layer_norm_2048",
+	kLayerNormAny:      "layer_norm_any",
+	kElementwise:       "elementwise",
+	kElementwiseWide:   "elementwise_wide",
+	kCombine:           "combine",
+	kGather:            "gather",
+	kTranspose:         "transpose",
+	kPackQuads:         "pack_quads",
+	kPackWeights:       "pack_weights",
+	kFoldNorm:          "fold_norm",
+	kEnlarge:           "enlarge",
+	kGroupGradSums:     "group_grad_sums",
+	kGroupGradApply:    "group_grad_apply",
+	kGroupGradAny:      "group_grad_any",
+	kAttentionGradRows: "attention_grad_rows",
+	kHopper64x4:        "hopper_64x4",
+	kHopper80x4:        "hopper_80x4",
+	kHopper128x3:       "hopper_128x3",
+	kHopper80x8:        "hopper_80x8",
+	kHopper128x6:       "hopper_128x6",
+	kHopper160x6:       "hopper_160x6",
+	kHopper192x5:       "hopper_192x5",
+	kHopper256x4:       "hopper_256x4",
+	kFolding64x4:       "folding_64x4",
+	kFolding80x4:       "folding_80x4",
+	kFolding128x3:      "folding_128x3",
+	kFolding160x6:      "folding_160x6",
+	kFolding256x4:      "folding_256x4",
+	kFlashHopper:       "flash_hopper",
+	kFitTrace:          "fit_trace",
+	kFitUpdate:         "fit_update",
+	kFitMark:           "fit_mark",
+	kFieldDraw:         "field_draw",
 }
 
 // kernelUnits are the images of an archive and their kernels.
@@ -404,11 +496,12 @@ var kernelUnits = []struct {
 }{
 	{"gemm", 0, 5},
 	{"attention", 5, 9},
-	{"norm", 9, 19},
-	{"elementwise", 19, 26},
-	{"hopper", 26, 34},
-	{"flash", 34, 35},
-	{"field", 35, 39},
+	{"norm", 9, 21},
+	{"elementwise", 21, 30},
+	{"grads", 30, 34},
+	{"hopper", 34, 47},
+	{"flash", 47, 48},
+	{"field", 48, 52},
 }
 
 func (l *launcher) reduce(k kernelID, g grid, p *ReduceParams) {
@@ -428,6 +521,10 @@ func (l *launcher) softmax(k kernelID, g grid, p *SoftmaxParams) {
 }
 
 func (l *launcher) groupNorm(k kernelID, g grid, p *GroupNormParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) groupTotal(k kernelID, g grid, p *GroupTotalParams) {
 	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
 }
 
@@ -455,7 +552,19 @@ func (l *launcher) pack(k kernelID, g grid, p *PackParams) {
 	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
 }
 
+func (l *launcher) fold(k kernelID, g grid, p *FoldParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
 func (l *launcher) enlarge(k kernelID, g grid, p *EnlargeParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) groupNormGrad(k kernelID, g grid, p *GroupNormGradParams) {
+	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
+}
+
+func (l *launcher) attentionGrad(k kernelID, g grid, p *AttentionGradParams) {
 	l.launch(k, g, unsafe.Pointer(p), unsafe.Sizeof(*p))
 }
 

@@ -31,28 +31,61 @@ func (e *exec) lowering(m mode) *lowering {
 }
 
 func (l *lowering) all() error {
-	for i, o := range l.e.program.Ops {
-		l.scratchAt = 0
-		if err := l.op(o); err != nil {
-			return fmt.Errorf("operation %d (%T): %w", i, o, err)
+	for i := 0; i < len(l.e.program.Ops); {
+		n, err := l.next(i)
+		if err == nil {
+			err = l.err
 		}
-		if l.err != nil {
-			return fmt.Errorf("operation %d (%T): %w", i, o, l.err)
+		if err != nil {
+			return fmt.Errorf("operation %d (%T): %w", i, l.e.program.Ops[i], err)
 		}
+		i += n
 	}
 	return nil
 }
 
+// next lowers operation i, with the one behind it where both make one kernel, and returns how many these were.
+func (l *lowering) next(i int) (int, error) {
+	l.scratchAt = 0
+	if norm, o := l.folds(i); norm != nil {
+		return 2, l.linear(o, norm)
+	}
+	if o, ok := l.e.program.Ops[i].(*device.Linear); ok {
+		return 1, l.linear(o, nil)
+	}
+	return 1, l.op(l.e.program.Ops[i])
+}
+
+// folds tells whether operation i is a layer norm that the linear layer right behind it can take over.
+func (l *lowering) folds(i int) (*device.LayerNorm, *device.Linear) {
+	ops := l.e.program.Ops
+	if l.card.cc != 90 || i+1 == len(ops) {
+		return nil, nil
+	}
+	norm, _ := ops[i].(*device.LayerNorm)
+	o, _ := ops[i+1].(*device.Linear)
+	if norm == nil || o == nil || o.In != norm.Out || o.In.C%64 != 0 || l.e.readers[o.In.Value] != 1 || l.e.program.Values[o.In.Value].Buffer != nil {
+		return nil, nil
+	}
+	in, out, residual := l.view(norm.In), l.view(o.Out), l.view(o.Residual)
+	if !in.aligned() || !out.aligned() || (residual.C != 0 && !residual.aligned()) {
+		return nil, nil
+	}
+	return norm, o
+}
+
 func (l *lowering) op(o device.Op) error {
 	switch o := o.(type) {
-	case *device.Linear:
-		return l.linear(o)
 	case *device.Conv:
 		return l.conv(o)
 	case *device.ConvGrad:
 		return l.convGrad(o)
 	case *device.LinearGrad:
 		return l.linearGrad(o)
+	case *device.GroupNormGrad:
+		return l.groupNormGrad(o)
+	case *device.AttentionGrad:
+		return l.attentionGrad(o)
 	case *device.GroupNorm:
 		return l.groupNorm(o)
 	case *device.LayerNorm:
@@ -139,7 +172,8 @@ func activation(a device.Activation) int32 {
 	return 0
 }
 
-func (l *lowering) linear(o *device.Linear) error {
+// linear computes a linear layer, of normalised rows when there is a norm.
+func (l *lowering) linear(o *device.Linear, norm *device.LayerNorm) error {
 	in, out := l.view(o.In), l.view(o.Out)
 	rows, n := o.In.Rows(), o.Out.C
 	wf, bf := formMatrix, formVector
@@ -149,6 +183,16 @@ func (l *lowering) linear(o *device.Linear) error {
 		}
 		n *= 2
 		wf, bf = formGEGLU, formVectors
+	}
+	if norm != nil {
+		f, err := l.card.weights.folded(o, norm, wf, bf)
+		if err != nil {
+			return err
+		}
+		e := l.epilogue(out, l.view(o.Residual), rows, n, o.Act, f.shift)
+		e.Fold, e.FoldEps, e.FoldScale = f.sums, norm.Eps, 1/float32(o.In.C)
+		l.matrix(l.view(norm.In), rows, o.In.C, f.weight, e)
+		return nil
 	}
 	w, err := l.card.weights.get(o.Weight, wf)
 	if err != nil {
@@ -193,11 +237,15 @@ func (l *lowering) gathered(in view, s device.Shape, g geometry) view {
 }
 
 func (l *lowering) conv(o *device.Conv) error {
-	w, err := l.card.weights.get(o.Weight, formMatrix)
+	b, err := l.card.weights.get(o.Bias, formVector)
 	if err != nil {
 		return err
 	}
-	b, err := l.card.weights.get(o.Bias, formVector)
+	e := l.epilogue(l.view(o.Out), l.view(o.Residual), o.Out.Rows(), o.Out.C, device.None, b.ptr)
+	if l.quads(o.Upsample, o.In, o.Out.H, o.Out.W, o.Weight) {
+		return l.quad(l.view(o.In), o.Weight, formQuad, e)
+	}
+	w, err := l.card.weights.get(o.Weight, formMatrix)
 	if err != nil {
 		return err
 	}
@@ -205,7 +253,29 @@ func (l *lowering) conv(o *device.Conv) error {
 	if o.Upsample {
 		g.shift = 1
 	}
-	l.convolve(l.view(o.In), g, w, l.epilogue(l.view(o.Out), l.view(o.Residual), o.Out.Rows(), o.Out.C, device.None, b.ptr))
+	l.convolve(l.view(o.In), g, w, e)
+	return nil
+}
+
+// quads tells whether an operation that makes an image of h×w, twice the size of in, with the kernel p can be
+// computed as four convolutions of 2×2: one for each place in a square of four pixels.
+func (l *lowering) quads(doubles bool, in device.Tensor, h, w int, p *device.Param) bool {
+	if !doubles || l.card.cc != 90 || in.C%64 != 0 || h != 2*in.H || w != 2*in.W || p.Shape[2] != 3 || p.Shape[3] != 3 {
+		return false
+	}
+	_, _, _, ok := box(in.H, in.W)
+	v := l.view(in)
+	return ok && v.aligned() && in.Rows()%128 == 0
+}
+
+func (l *lowering) quad(in view, p *device.Param, f form, e EpilogueParams) error {
+	w, err := l.card.weights.get(p, f)
+	if err != nil {
+		return err
+	}
+	e.QuadH, e.QuadW = int32(in.H), int32(in.W)
+	l.product(&GemmParams{A: in.h, Weights: w.ptr, Ldw: int32(w.ld), E: e, K: int32(4 * in.C), H: int32(in.H), W: int32(in.W), OH: int32(in.H), OW: int32(in.W),
+		C: int32(in.C), Lda: int32(in.ld), KW: 2, Stride: 1, Top: 1, Left: 1})
 	return nil
 }
 
@@ -234,11 +304,15 @@ func (l *lowering) elementwiseParams(dst, src view) {
 }
 
 func (l *lowering) convGrad(o *device.ConvGrad) error {
+	kh, kw := o.Weight.Shape[2], o.Weight.Shape[3]
+	e := l.epilogue(l.view(o.Out), l.view(o.Residual), o.Out.Rows(), o.Out.C, device.None, 0)
+	if l.quads(o.Stride == 2 && o.Top == o.Left && o.Top <= 1, o.Grad, o.Out.H, o.Out.W, o.Weight) {
+		return l.quad(l.view(o.Grad), o.Weight, formQuadGrad+form(o.Top), e)
+	}
 	w, err := l.card.weights.get(o.Weight, formGrad)
 	if err != nil {
 		return err
 	}
-	kh, kw := o.Weight.Shape[2], o.Weight.Shape[3]
 	g := geometry{kh: kh, kw: kw, stride: 1, top: kh - 1 - o.Top, left: kw - 1 - o.Left, oh: o.Out.H, ow: o.Out.W}
 	switch o.Stride {
 	case 1:
@@ -247,7 +321,7 @@ func (l *lowering) convGrad(o *device.ConvGrad) error {
 	default:
 		return fmt.Errorf("the gradient of a convolution of stride %d is not there on the card", o.Stride)
 	}
-	l.convolve(l.view(o.Grad), g, w, l.epilogue(l.view(o.Out), l.view(o.Residual), o.Out.Rows(), o.Out.C, device.None, 0))
+	l.convolve(l.view(o.Grad), g, w, e)
 	return nil
 }
 

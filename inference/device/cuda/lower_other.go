@@ -43,17 +43,19 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 		}
 	}
 	if wide {
-		// Enough blocks to fill the card twice, each with at least a few rows of threads.
-		lanes := max(1, 256/(c/8))
-		chunks := max(1, min(2*l.card.info.Threads/o.In.N, hw/(4*lanes)))
-		p.Pixels = int32((hw + chunks - 1) / chunks)
-		p.Chunks = int32((hw + int(p.Pixels) - 1) / int(p.Pixels))
-		p.Stats = l.room(int64(o.In.N) * int64(p.Chunks) * int64(o.Groups) * 8)
-		ways = append(ways, way{kernelNames[kGroupApply], func() {
-			l.groupNormLaunch(kGroupStats, grid{x: int(p.Chunks), y: o.In.N, z: 1, threads: 256, shared: lanes * c * 8}, &p)
-			blocks := max(1, min(4*l.card.info.Threads/o.In.N, hw*c/8/512))
-			l.groupNormLaunch(kGroupApply, grid{x: blocks, y: o.In.N, z: 1, threads: 256, shared: (2*c + 2*o.Groups) * 4}, &p)
-		}})
+		if groups, threads := bundle(per, hw); threads != 0 && o.Groups%groups == 0 {
+			q := p
+			q.Chunks, q.Pixels = int32(groups), int32(groups*per)
+			ways = append(ways, way{kernelNames[kGroupBundle], func() {
+				l.groupNormLaunch(kGroupBundle, grid{x: o.Groups / groups, y: o.In.N, z: 1, threads: threads}, &q)
+			}})
+		}
+		ways = append(ways, way{kernelNames[kGroupApply], func() { l.groupNormTwice(p, o.In.N, o.In.N) }})
+		if o.In.N > 1 {
+			// One image after the other: what the first pass read is still in the cache for the second.
+			ways = append(ways, way{"group_each", func() { l.groupNormTwice(p, o.In.N, 1) }})
+		}
+		p.Stats = l.room(int64(o.In.N) * (2*int64(l.card.info.Threads) + 1) * int64(o.Groups) * 8)
 	}
 	if len(ways) == 0 {
 		ways = append(ways, way{kernelNames[kGroupAny], func() {
@@ -63,6 +65,59 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 	planned := l.e.program.Values[o.Out.Value].Buffer == nil
 	l.best(fmt.Sprintf("group n%d hw%d c%d of %d", o.In.N, hw, c, o.Groups), planned, ways)
 	return nil
+}
+
+// bundle is how many groups of so many channels make whole units of eight, and the threads of a block that keeps
+// hw pixels of them, 0 when there are none.
+func bundle(per, hw int) (groups, threads int) {
+	if per < 8 && per != 4 {
+		return 0, 0
+	}
+	groups = 1
+	for groups*per%8 != 0 {
+		groups *= 2
+	}
+	units := groups * per / 8
+	step := units
+	for step%32 != 0 {
+		step += units
+	}
+	const held, most = 10, 640
+	for threads = step; threads <= most; threads += step {
+		if pixels := threads / units; hw <= held*pixels && (hw <= 4*pixels || threads+step > 512) {
+			return groups, threads
+		}
+	}
+	return 0, 0
+}
+
+// groupNormTwice reads each batch of so many images twice, for the statistics and for the result.
+func (l *lowering) groupNormTwice(p GroupNormParams, n, images int) {
+	hw, c := int(p.HW), int(p.C)
+	// Enough blocks to fill the card twice, each with at least a few rows of threads.
+	lanes := max(1, 256/(c/8))
+	chunks := max(1, min(2*l.card.info.Threads/images, hw/(4*lanes)))
+	p.Pixels = int32((hw + chunks - 1) / chunks)
+	p.Chunks = int32((hw + int(p.Pixels) - 1) / int(p.Pixels))
+	q, parts := p, p.Stats // with many chunks a kernel of its own adds them up
+	if p.Chunks > 64 {
+		q.Stats, q.Chunks = parts+Ptr(images*int(p.Chunks)*int(p.Groups)*8), 1
+	}
+	for first := 0; first < n; first += images {
+		l.groupNormLaunch(kGroupStats, grid{x: int(p.Chunks), y: images, z: 1, threads: 256, shared: lanes * c * 8}, &p)
+		if q.Stats != parts {
+			l.groupTotal(kGroupTotal, grid{x: images, y: 1, z: 1, threads: 1024}, &GroupTotalParams{Parts: parts, Out: q.Stats, Chunks: p.Chunks, Groups: p.Groups})
+		}
+		blocks := max(1, min(4*l.card.info.Threads/images, hw*c/8/512))
+		l.groupNormLaunch(kGroupApply, grid{x: blocks, y: images, z: 1, threads: 256, shared: (2*c + 2*int(p.Groups)) * 4}, &q)
+		p.X += Ptr(images*hw) * Ptr(p.Ldx) * 2
+		q.X = p.X
+		q.Out += Ptr(images*hw) * Ptr(p.Ldo) * 2
+		if p.Add != 0 {
+			p.Add += Ptr(images) * Ptr(p.Lda) * 2
+			q.Add = p.Add
+		}
+	}
 }
 
 func (l *lowering) groupNormLaunch(k kernelID, g grid, p *GroupNormParams) {
@@ -153,7 +208,7 @@ func (l *lowering) flash(o *device.Attention, q, k, v, out view) error {
 	}{{&p.Q, q}, {&p.K, k}, {&p.V, v}} {
 		row := uint64(m.v.ld) * 2
 		var err error
-		*m.to, err = driver.NewTensorMap(uintptr(m.v.h), []uint64{uint64(m.v.C), uint64(m.v.W), uint64(m.v.N)}, []uint64{row, row * uint64(m.v.W)}, []uint32{64, 128, 1})
+		*m.to, err = driver.NewTensorMap(uintptr(m.v.h), []uint64{uint64(m.v.C), uint64(m.v.W), uint64(m.v.N)}, []uint64{row, row * uint64(m.v.W)}, []uint32{64, 128, 1}, 1)
 		if err != nil {
 			return err
 		}

@@ -150,7 +150,7 @@ func (c *Card) start(number int) error {
 	sms, _ := dev.Attribute(cu.MultiprocessorCount)
 	shared, _ := dev.Attribute(cu.DeviceAttribute(97)) // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 	c.maxShared = shared
-	c.overlap = c.cc >= 90 && cu.Version() >= 12030 && os.Getenv("DREAM_CUDA_OVERLAP") != "0"
+	c.overlap = c.cc >= 90 && cu.Version() >= 12030 && os.Getenv("DREAM_CUDA_OVERLAP") == "1"
 	total, _ := dev.TotalMem()
 	if c.ctx, err = dev.MakeContext(cu.SchedAuto); err != nil {
 		if resultCode(err) == int(cu.OutOfMemory) {

@@ -14,6 +14,7 @@ type tile struct {
 	threads int
 	blocks  int // on a multiprocessor at once
 	hopper  bool
+	folding bool // normalises the rows of A
 }
 
 var genericTiles = []tile{
@@ -33,14 +34,27 @@ var hopperTiles = []tile{
 	{kernel: kHopper160x6, bm: 128, bn: 160, stages: 6, threads: 288, blocks: 1, hopper: true},
 	{kernel: kHopper192x5, bm: 128, bn: 192, stages: 5, threads: 288, blocks: 1, hopper: true},
 	{kernel: kHopper256x4, bm: 128, bn: 256, stages: 4, threads: 288, blocks: 1, hopper: true},
+	{kernel: kFolding64x4, bm: 128, bn: 64, stages: 4, threads: 288, blocks: 2, hopper: true, folding: true},
+	{kernel: kFolding80x4, bm: 128, bn: 80, stages: 4, threads: 288, blocks: 2, hopper: true, folding: true},
+	{kernel: kFolding128x3, bm: 128, bn: 128, stages: 3, threads: 288, blocks: 2, hopper: true, folding: true},
+	{kernel: kFolding160x6, bm: 128, bn: 160, stages: 6, threads: 288, blocks: 1, hopper: true, folding: true},
+	{kernel: kFolding256x4, bm: 128, bn: 256, stages: 4, threads: 288, blocks: 1, hopper: true, folding: true},
 }
+
+// The cache policies of weights.
+const (
+	evictNormally = 0x1000000000000000
+	evictFirst    = 0x12F0000000000000
+)
+
+var weightPolicy = int64(evictNormally)
 
 // shared is the dynamic shared memory of a tile in bytes.
 func (t tile) shared() int {
 	staging := t.bm * (t.bn + 8) * 4
 	if t.hopper {
 		b := (t.bn*128 + 1023) &^ 1023
-		return max(t.stages*(t.bm*128+b), staging) + t.stages*16 + 1024
+		return max(t.stages*(t.bm*128+b), staging) + t.stages*16 + t.bm*8 + 1024
 	}
 	return max(t.stages*(t.bm+t.bn)*128, staging)
 }
@@ -54,16 +68,16 @@ type choice struct {
 
 // fits tells whether a tile can compute the product.
 func (t tile) fits(c *Card, p *GemmParams) bool {
-	if t.shared() > c.maxShared {
+	if t.shared() > c.maxShared || t.folding != (p.E.Fold != 0) {
 		return false
 	}
 	if !t.hopper {
-		return true
+		return p.E.QuadH == 0
 	}
-	if c.cc != 90 || p.Batched != 0 || p.Shift != 0 || p.Stride != 1 {
+	if c.cc != 90 || p.Batched != 0 || p.Shift != 0 || p.Stride > 2 {
 		return false
 	}
-	if p.K == p.C && p.KW == 1 {
+	if p.K == p.C && p.KW == 1 && p.Stride == 1 {
 		return p.Top == 0 && p.Left == 0
 	}
 	if p.C%64 != 0 {
@@ -127,24 +141,29 @@ func (l *lowering) run(p *GemmParams, c choice) {
 
 func (l *lowering) hopperParams(p *GemmParams, t tile, nt int) (*HopperParams, error) {
 	c, taps := int(p.C), int(p.K)/int(p.C)
-	h := &HopperParams{E: p.E, Ksteps: int32((c + 63) / 64), Taps: int32(taps), KW: p.KW, Top: p.Top, Left: p.Left, Ntiles: int32(nt)}
+	h := &HopperParams{E: p.E, Ksteps: int32((c + 63) / 64), Taps: int32(taps), KW: p.KW, Stride: p.Stride, Top: p.Top, Left: p.Left, Ntiles: int32(nt),
+		Policy: weightPolicy}
 	ld := uint64(p.Lda) * 2
 	var err error
-	if taps == 1 && p.KW == 1 {
+	parts := uint64(1)
+	if p.E.QuadH != 0 {
+		parts = 4
+	}
+	if taps == 1 && p.KW == 1 && p.Stride == 1 {
 		m := uint64(p.E.M)
 		h.OW, h.OHW = p.E.M, p.E.M
-		h.A, err = driver.NewTensorMap(uintptr(p.A), []uint64{uint64(c), m, 1, 1}, []uint64{ld, ld * m, ld * m}, []uint32{64, 128, 1, 1})
+		h.A, err = driver.NewTensorMap(uintptr(p.A), []uint64{uint64(c), m, 1, 1}, []uint64{ld, ld * m, ld * m}, []uint32{64, 128, 1, 1}, 1)
 	} else {
 		bw, bh, bb, _ := box(int(p.OH), int(p.OW))
-		images := uint64(p.E.M) / uint64(p.OH*p.OW)
+		images := uint64(p.E.M) / (parts * uint64(p.OH*p.OW))
 		w, hh := uint64(p.W), uint64(p.H)
 		h.OW, h.OHW = p.OW, p.OH*p.OW
 		h.A, err = driver.NewTensorMap(uintptr(p.A), []uint64{uint64(c), w, hh, images}, []uint64{ld, ld * w, ld * w * hh},
-			[]uint32{64, uint32(bw), uint32(bh), uint32(bb)})
+			[]uint32{64, uint32(bw), uint32(bh), uint32(bb)}, int(p.Stride))
 	}
 	if err != nil {
 		return nil, err
 	}
-	h.W, err = driver.NewTensorMap(uintptr(p.Weights), []uint64{uint64(p.K), uint64(p.E.N)}, []uint64{uint64(p.Ldw) * 2}, []uint32{64, uint32(t.bn)})
+	h.W, err = driver.NewTensorMap(uintptr(p.Weights), []uint64{uint64(p.K), parts * uint64(p.E.N)}, []uint64{uint64(p.Ldw) * 2}, []uint32{64, uint32(t.bn)}, 1)
 	return h, err
 }

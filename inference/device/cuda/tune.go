@@ -86,7 +86,11 @@ func (t *tuner) save() {
 }
 
 func tuningKey(p *GemmParams) string {
-	return fmt.Sprintf("m%d n%d k%d c%d kw%d s%d u%d%d h%d w%d b%d a%d", p.E.M, p.E.N, p.K, p.C, p.KW, p.Stride, p.Shift, p.Parity, p.OH, p.OW, p.Batched, p.E.Act)
+	fold := 0
+	if p.E.Fold != 0 {
+		fold = 1
+	}
+	return fmt.Sprintf("m%d n%d k%d c%d kw%d s%d u%d%d h%d w%d b%d a%d f%d", p.E.M, p.E.N, p.K, p.C, p.KW, p.Stride, p.Shift, p.Parity, p.OH, p.OW, p.Batched, p.E.Act, fold)
 }
 
 // product computes a matrix product or convolution in the best known way.
@@ -127,7 +131,7 @@ func (t *tuner) candidates(p *GemmParams) []choice {
 		mt, nt := (int(p.E.M)+tile.bm-1)/tile.bm, (int(p.E.N)+tile.bn-1)/tile.bn
 		steps := tile.steps(p)
 		for _, splits := range []int{1, 2, 3, 4, 6, 8, 12, 16, 24, 32} {
-			if splits > 1 && (p.Batched != 0 || steps/splits < 4 || int64(splits)*int64(p.E.M)*int64(p.E.N)*4 > partialBytes) {
+			if splits > 1 && (p.Batched != 0 || p.E.Fold != 0 || steps/splits < 4 || int64(splits)*int64(p.E.M)*int64(p.E.N)*4 > partialBytes) {
 				continue
 			}
 			blocks := mt * nt * splits * max(1, int(p.Batched))

@@ -15,11 +15,14 @@ import (
 type form int
 
 const (
-	formMatrix  form = iota // fp16 (O, taps·K), rows padded to 8
-	formGEGLU               // the same with value and gate rows interleaved by eights
-	formGrad                // fp16 (K, taps·O): the kernel of the gradient
-	formVector              // fp32
-	formVectors             // fp32, interleaved as formGEGLU
+	formMatrix    form = iota // fp16 (O, taps·K), rows padded to 8
+	formGEGLU                 // the same with value and gate rows interleaved by eights
+	formGrad                  // fp16 (K, taps·O): the kernel of the gradient
+	formVector                // fp32
+	formVectors               // fp32, interleaved as formGEGLU
+	formQuad                  // fp16 (4·O, 4·K): a 3×3 kernel behind an enlargement by two, for each of four output places
+	formQuadGrad              // fp16 (4·K, 4·O): the gradient of one with stride 2 and no zeros before the image
+	formQuadGrad1             // the same with one row and column of zeros before it
 )
 
 type weightKey struct {
@@ -27,9 +30,21 @@ type weightKey struct {
 	form  form
 }
 
+// folded is a matrix into which the norm before it went, with what its product needs beside it.
+type folded struct {
+	weight
+	sums, shift Ptr
+}
+
+type foldKey struct {
+	weight, bias, gamma, beta *device.Param
+	form                      form
+}
+
 type weight struct {
-	ptr Ptr
-	ld  int
+	ptr   Ptr
+	ld    int
+	bytes int64
 }
 
 // weightStore converts each weight once and keeps it until the device is
@@ -37,6 +52,7 @@ type weight struct {
 type weightStore struct {
 	card    *Card
 	have    map[weightKey]weight
+	folds   map[foldKey]folded
 	block   Ptr
 	left    int64
 	staging Ptr
@@ -102,6 +118,44 @@ func (s *weightStore) get(p *device.Param, f form) (weight, error) {
 	return w, nil
 }
 
+// folded prepares the weight of o for rows that are yet to be normalised.
+func (s *weightStore) folded(o *device.Linear, norm *device.LayerNorm, matrix, vector form) (folded, error) {
+	key := foldKey{o.Weight, o.Bias, norm.Gamma, norm.Beta, matrix}
+	if f, ok := s.folds[key]; ok {
+		return f, nil
+	}
+	gamma, err := s.get(norm.Gamma, formVector)
+	if err != nil {
+		return folded{}, err
+	}
+	beta, err := s.get(norm.Beta, formVector)
+	if err != nil {
+		return folded{}, err
+	}
+	bias, err := s.get(o.Bias, vector)
+	if err != nil {
+		return folded{}, err
+	}
+	w, err := s.matrix(o.Weight, matrix)
+	if err != nil {
+		return folded{}, fmt.Errorf("prepare weight %q: %w", o.Weight.Name, err)
+	}
+	rows := o.Weight.Shape[0]
+	vectors, err := s.reserve(int64(rows) * 8)
+	if err != nil {
+		return folded{}, err
+	}
+	f := folded{w, vectors, vectors + Ptr(rows)*4}
+	l := launcher{card: s.card}
+	l.fold(kFoldNorm, grid{x: (rows + 7) / 8, y: 1, z: 1, threads: 256}, &FoldParams{W: w.ptr, Gamma: gamma.ptr, Beta: beta.ptr, Bias: bias.ptr,
+		Sums: f.sums, Shift: f.shift, N: int32(rows), K: int32(o.In.C), Ld: int32(w.ld)})
+	if s.folds == nil {
+		s.folds = map[foldKey]folded{}
+	}
+	s.folds[key] = f
+	return f, l.err
+}
+
 func (s *weightStore) vector(p *device.Param, f form) (weight, error) {
 	v := make([]float32, p.Len())
 	if err := p.Load(v); err != nil {
@@ -118,7 +172,7 @@ func (s *weightStore) vector(p *device.Param, f form) (weight, error) {
 	if err != nil {
 		return weight{}, err
 	}
-	return weight{ptr: ptr}, cu.MemcpyHtoD(cu.DevicePtr(ptr), unsafe.Pointer(&v[0]), int64(len(v))*4)
+	return weight{ptr: ptr, bytes: int64(len(v)) * 4}, cu.MemcpyHtoD(cu.DevicePtr(ptr), unsafe.Pointer(&v[0]), int64(len(v))*4)
 }
 
 // interleaved is the source row of row r when values and gates alternate by eights.
@@ -133,28 +187,39 @@ func interleaved(r, n int) int {
 func (s *weightStore) matrix(p *device.Param, f form) (weight, error) {
 	o, k, taps := dims(p)
 	rows, inner := o, k
-	if f == formGrad {
+	pack := PackParams{N: int32(o), C: int32(k), Taps: int32(taps)}
+	switch f {
+	case formGEGLU:
+		pack.Geglu = 1
+	case formQuad:
+		pack.Quad = 1
+	case formQuadGrad:
+		pack.Quad = 2
+	case formQuadGrad1:
+		pack.Quad = 3
+	}
+	if f == formGrad || pack.Quad > 1 {
+		pack.Grad = 1
 		rows, inner = k, o
 	}
+	kernel := kPackWeights
+	if pack.Quad != 0 {
+		kernel, rows, taps = kPackQuads, 4*rows, 4
+	}
 	ld := (taps*inner + 7) &^ 7
-	pack := PackParams{N: int32(o), C: int32(k), CP: int32(inner), Taps: int32(taps), Ldo: int32(ld)}
-	if f == formGEGLU {
-		pack.Geglu = 1
-	}
-	if f == formGrad {
-		pack.Grad = 1
-	}
+	pack.CP, pack.Ldo = int32(inner), int32(ld)
 	if err := s.upload(p, &pack); err != nil {
 		return weight{}, err
 	}
-	ptr, err := s.reserve(int64(rows) * int64(ld) * 2)
+	bytes := int64(rows) * int64(ld) * 2
+	ptr, err := s.reserve(bytes)
 	if err != nil {
 		return weight{}, err
 	}
 	pack.Out = ptr
 	l := launcher{card: s.card}
-	l.pack(kPackWeights, spread(int64(rows)*int64(ld)), &pack)
-	return weight{ptr, ld}, l.err
+	l.pack(kernel, spread(int64(rows)*int64(ld)), &pack)
+	return weight{ptr, ld, bytes}, l.err
 }
 
 // upload copies the stored elements to the staging memory and tells the pack

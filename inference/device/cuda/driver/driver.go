@@ -41,11 +41,12 @@ static CUresult dream_finish(CUstream stream, CUgraphExec *out) {
 }
 
 static CUresult dream_tensor_map(void *out, CUdeviceptr base, int rank, const unsigned long long *dims,
-                                 const unsigned long long *strides, const unsigned *box) {
+                                 const unsigned long long *strides, const unsigned *box, unsigned every) {
   CUtensorMap map __attribute__((aligned(64)));
-  unsigned ones[5] = {1, 1, 1, 1, 1};
+  unsigned steps[5] = {1, every, every, 1, 1}, span[5];
+  for (int i = 0; i < rank; i++) span[i] = box[i] * steps[i];
   CUresult r = cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, rank, (void *)base,
-      (const cuuint64_t *)dims, (const cuuint64_t *)strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      (const cuuint64_t *)dims, (const cuuint64_t *)strides, span, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   memcpy(out, &map, sizeof map);
   return r;
@@ -166,10 +167,11 @@ type TensorMap [16]uint64
 // NewTensorMap takes the innermost dimension first: dims in elements, strides
 // of the outer dimensions in bytes (one fewer than dims), box in elements.
 // Boxes land in the 128-byte swizzle; what lies outside the tensor reads as zero.
-func NewTensorMap(base uintptr, dims, strides []uint64, box []uint32) (TensorMap, error) {
+// With every = 2 the second and the third dimension are read by steps of two.
+func NewTensorMap(base uintptr, dims, strides []uint64, box []uint32, every int) (TensorMap, error) {
 	var m TensorMap
 	r := C.dream_tensor_map(unsafe.Pointer(&m), C.CUdeviceptr(base), C.int(len(dims)),
-		(*C.ulonglong)(unsafe.Pointer(&dims[0])), (*C.ulonglong)(unsafe.Pointer(&strides[0])), (*C.uint)(unsafe.Pointer(&box[0])))
+		(*C.ulonglong)(unsafe.Pointer(&dims[0])), (*C.ulonglong)(unsafe.Pointer(&strides[0])), (*C.uint)(unsafe.Pointer(&box[0])), C.uint(every))
 	if err := check("describe a tensor", r); err != nil {
 		return m, fmt.Errorf("%w (dims %v, strides %v, box %v)", err, dims, strides, box)
 	}

@@ -80,7 +80,38 @@ extern "C" __global__ void __launch_bounds__(256) transpose(const __grid_constan
   __syncthreads();
   for (int i = y; i < 32; i += 8) {
     int c = c0 + i, r = r0 + x;
-    if (r < p.R && c < p.C) p.out[((long long)b * p.C + c) * p.ldo + r] = tile[x][i];
+    if (r < p.ldo && c < p.C) p.out[((long long)b * p.C + c) * p.ldo + r] = r < p.R ? tile[x][i] : __float2half(0.f);
+  }
+}
+
+__device__ __forceinline__ float stored(const PackParams& p, long long i) {
+  if (p.f) return p.f[i];
+  if (p.bf16) return __uint_as_float((u32)reinterpret_cast<const unsigned short*>(p.h)[i] << 16);
+  return __half2float(p.h[i]);
+}
+
+// Which taps of three the tap d of two sums up, as bits, for pixels of parity side.
+__device__ __forceinline__ int quad_taps(int quad, int side, int d) {
+  if (quad == 1) return side == 0 ? (d == 0 ? 1 : 6) : (d == 0 ? 3 : 4);
+  if (quad == 2) return side == 0 ? (d == 0 ? 4 : 1) : (d == 0 ? 2 : 0);
+  return side == 0 ? (d == 0 ? 0 : 2) : (d == 0 ? 4 : 1);
+}
+
+extern "C" __global__ void __launch_bounds__(256) pack_quads(const __grid_constant__ PackParams p) {
+  after_predecessor();
+  const int rows = p.grad ? p.C : p.N, inner = p.grad ? p.N : p.C;
+  const long long n = 4LL * rows * p.ldo;
+  for (long long i = (long long)blockIdx.x * 256 + threadIdx.x; i < n; i += (long long)gridDim.x * 256) {
+    const int r = (int)(i / p.ldo), k = (int)(i - (long long)r * p.ldo), tap = k / inner, c = k - tap * inner, part = r / rows, o = r - part * rows;
+    float v = 0.f;
+    if (tap < 4) {
+      const int ys = quad_taps(p.quad, part >> 1, tap >> 1), xs = quad_taps(p.quad, part & 1, tap & 1);
+      const long long base = p.grad ? ((long long)c * p.C + o) * 9 : ((long long)o * p.C + c) * 9;
+      for (int y = 0; y < 3; y++)
+        for (int x = 0; x < 3; x++)
+          if ((ys >> y & 1) && (xs >> x & 1)) v += stored(p, base + y * 3 + x);
+    }
+    p.out[i] = __float2half(v);
   }
 }
 
@@ -100,11 +131,31 @@ extern "C" __global__ void __launch_bounds__(256) pack_weights(const __grid_cons
         if (p.geglu) row = (r / 16) * 8 + r % 8 + (r % 16 >= 8 ? p.N / 2 : 0);
         s = ((long long)row * p.C + c) * p.taps + tap;
       }
-      if (p.f) v = p.f[s];
-      else if (p.bf16) v = __uint_as_float((u32)reinterpret_cast<const unsigned short*>(p.h)[s] << 16);
-      else v = __half2float(p.h[s]);
+      v = stored(p, s);
     }
     p.out[i] = __float2half(v);
+  }
+}
+
+// A row a warp.
+extern "C" __global__ void __launch_bounds__(256) fold_norm(const __grid_constant__ FoldParams p) {
+  after_predecessor();
+  const int lane = threadIdx.x & 31, n = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (n >= p.N) return;
+  half* w = p.w + (long long)n * p.ld;
+  float sum = 0.f, shift = 0.f;
+  for (int k = lane; k < p.K; k += 32) {
+    const float v = __half2float(w[k]);
+    const half scaled = __float2half(v * p.gamma[k]);
+    shift = fmaf(v, p.beta[k], shift);
+    sum += __half2float(scaled);
+    w[k] = scaled;
+  }
+  sum = warp_sum(sum);
+  shift = warp_sum(shift);
+  if (lane == 0) {
+    p.sums[n] = sum;
+    p.shift[n] = shift + (p.bias ? p.bias[n] : 0.f);
   }
 }
 

@@ -2,6 +2,14 @@
 #pragma once
 #include "params.cuh"
 
+// The row of the output that row m of the product belongs to.
+__device__ __forceinline__ long long out_row(const EpilogueParams& e, int m) {
+  if (!e.quad_h) return m;
+  const int area = e.quad_h * e.quad_w, rows = e.M >> 2, part = m / rows, r = m - part * rows;
+  const int b = r / area, s = r - b * area, y = s / e.quad_w, x = s - y * e.quad_w;
+  return (long long)(b * 2 * e.quad_h + 2 * y + (part >> 1)) * (2 * e.quad_w) + 2 * x + (part & 1);
+}
+
 // One unit of eight output columns of row m. v holds alpha-scaled sums; g the gates for GEGLU. n counts accumulator columns.
 __device__ __forceinline__ void finish8(const EpilogueParams& e, int m, int n, float (&v)[8], float (&g)[8], long long shift) {
   if (e.bias) {
@@ -31,8 +39,9 @@ __device__ __forceinline__ void finish8(const EpilogueParams& e, int m, int n, f
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.act);
   }
-  long long o = shift + (long long)m * e.ldo + no;
-  long long ro = shift + (long long)m * e.ldr + no;
+  const long long row = out_row(e, m);
+  long long o = shift + row * e.ldo + no;
+  long long ro = shift + row * e.ldr + no;
   if (e.wide) {
     if (e.residual) {
       float r[8];

@@ -1,5 +1,5 @@
 // GroupNorm and LayerNorm, statistics in fp32.
-#include "params.cuh"
+#include "groups.cuh"
 
 // First pass: block (chunk, image) sums its pixels for every group. The order of additions is fixed.
 // Dynamic shared memory: 2 * C floats for each of the 256 / min(256, units) pixel lanes (launcher computes it).
@@ -33,22 +33,34 @@ extern "C" __global__ void __launch_bounds__(256) group_stats(const __grid_const
     if (units < 256) break;
   }
   __syncthreads();
-  const int per = p.C / p.groups;
-  const int warp = tid >> 5, lane = tid & 31;
-  for (int g = warp; g < p.groups; g += 8) {
-    float s = 0.f, ss = 0.f;
-    for (int i = lane; i < per * lanes; i += 32) {
-      float2 t = reinterpret_cast<float2*>(sums)[(i / per) * p.C + g * per + i % per];
-      s += t.x;
-      ss += t.y;
+  sum_groups(sums, lanes, p.C, p.groups, p.stats + ((long long)b * p.chunks + blockIdx.x) * p.groups * 2);
+}
+
+// Block: an image.
+extern "C" __global__ void __launch_bounds__(1024) group_total(const __grid_constant__ GroupTotalParams p) {
+  __shared__ float2 part[32][32];
+  after_predecessor();
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const float2* parts = reinterpret_cast<const float2*>(p.parts) + (long long)blockIdx.x * p.chunks * p.groups;
+  for (int first = 0; first < p.groups; first += 32) {
+    const int g = first + lane;
+    float2 s = make_float2(0.f, 0.f);
+    if (g < p.groups)
+      for (int c = warp; c < p.chunks; c += 32) {
+        float2 t = parts[(long long)c * p.groups + g];
+        s.x += t.x;
+        s.y += t.y;
+      }
+    part[warp][lane] = s;
+    __syncthreads();
+    if (warp == 0 && g < p.groups) {
+      for (int w = 1; w < 32; w++) {
+        s.x += part[w][lane].x;
+        s.y += part[w][lane].y;
+      }
+      reinterpret_cast<float2*>(p.out)[(long long)blockIdx.x * p.groups + g] = s;
     }
-    s = warp_sum(s);
-    ss = warp_sum(ss);
-    if (lane == 0) {
-      float* o = p.stats + (((long long)b * p.chunks + blockIdx.x) * p.groups + g) * 2;
-      o[0] = s;
-      o[1] = ss;
-    }
+    __syncthreads();
   }
 }
 
@@ -61,22 +73,7 @@ extern "C" __global__ void __launch_bounds__(256) group_apply(const __grid_const
   float* inv = mean + p.groups;
   after_predecessor();
   const int tid = threadIdx.x, b = blockIdx.y, per = p.C / p.groups;
-  for (int g = tid >> 5; g < p.groups; g += 8) {
-    float s = 0.f, ss = 0.f;
-    const float2* st = reinterpret_cast<const float2*>(p.stats) + (long long)b * p.chunks * p.groups + g;
-    for (int c = tid & 31; c < p.chunks; c += 32) {
-      float2 t = st[(long long)c * p.groups];
-      s += t.x;
-      ss += t.y;
-    }
-    s = warp_sum(s);
-    ss = warp_sum(ss);
-    if ((tid & 31) == 0) {
-      float n = (float)per * p.HW, m = s / n;
-      mean[g] = m;
-      inv[g] = rsqrtf(fmaxf(ss / n - m * m, 0.f) + p.eps);
-    }
-  }
+  group_moments(p.stats + (long long)b * p.chunks * p.groups * 2, p.chunks, p.groups, (float)per * p.HW, p.eps, mean, inv);
   __syncthreads();
   for (int c = tid; c < p.C; c += 256) {
     int g = c / per;
@@ -195,6 +192,98 @@ __device__ __forceinline__ void group_registers(const GroupNormParams& p) {
 extern "C" __global__ void __launch_bounds__(256, 4) group_256(const __grid_constant__ GroupNormParams p) { group_registers<256>(p); }
 extern "C" __global__ void __launch_bounds__(512, 2) group_512(const __grid_constant__ GroupNormParams p) { group_registers<512>(p); }
 extern "C" __global__ void __launch_bounds__(1024) group_1024(const __grid_constant__ GroupNormParams p) { group_registers<1024>(p); }
+
+// Block (bundle, image): as many groups as make whole units of eight channels (p.chunks groups, p.pixels channels), read
+// once by 16 bytes. The unit of a thread is the same in all its pixels; it touches at most two groups, of at least eight
+// channels or of four. Threads: a multiple of 32 and of the units of a bundle, each with at most HELD pixels.
+constexpr int HELD = 10;
+extern "C" __global__ void __launch_bounds__(640) group_bundle(const __grid_constant__ GroupNormParams p) {
+  __shared__ float2 part[640];
+  __shared__ float total[8];
+  after_predecessor();
+  const int units = p.pixels / 8, tid = threadIdx.x, lane = tid & 31, u = tid % units, px0 = tid / units, step = blockDim.x / units;
+  const int per = p.C / p.groups, group = u * 8 / per, cut = (group + 1) * per - u * 8;
+  const int c0 = blockIdx.x * p.pixels + u * 8;
+  const long long image = (long long)blockIdx.y * p.HW;
+  half8 held[HELD];
+#pragma unroll
+  for (int t = 0; t < HELD; t++)
+    if (px0 + t * step < p.HW) held[t] = *reinterpret_cast<const half8*>(p.x + (image + px0 + t * step) * p.ldx + c0);
+  float add[8] = {};
+  if (p.add) load8(add, p.add + (long long)blockIdx.y * p.lda + c0);
+  auto value = [&](int t, float (&v)[8]) {
+    load8(v, reinterpret_cast<const half*>(&held[t]));
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] += add[i];
+  };
+  // Sums of this thread for its first and its second group become the sums of all threads for both.
+  auto sum = [&](float2 mine) {
+    __syncthreads();
+    part[u * step + px0] = mine;
+    __syncthreads();
+    for (int g = tid >> 5; g < p.chunks; g += blockDim.x >> 5) {
+      float s = 0.f;
+      for (int x = g * per / 8; x * 8 < (g + 1) * per; x++) {
+        const bool first = x * 8 / per == g;
+        for (int i = lane; i < step; i += 32) s += first ? part[x * step + i].x : part[x * step + i].y;
+      }
+      s = warp_sum(s);
+      if (lane == 0) total[g] = s;
+    }
+    __syncthreads();
+    return make_float2(total[group], cut < 8 ? total[group + 1] : 0.f);
+  };
+  const float n = (float)per * p.HW;
+  float2 s = make_float2(0.f, 0.f);
+#pragma unroll
+  for (int t = 0; t < HELD; t++) {
+    if (px0 + t * step >= p.HW) continue;
+    float v[8];
+    value(t, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      if (i < cut) s.x += v[i];
+      else s.y += v[i];
+    }
+  }
+  s = sum(s);
+  const float2 mean = make_float2(s.x / n, s.y / n);
+  s = make_float2(0.f, 0.f);
+#pragma unroll
+  for (int t = 0; t < HELD; t++) {
+    if (px0 + t * step >= p.HW) continue;
+    float v[8];
+    value(t, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const float d = v[i] - (i < cut ? mean.x : mean.y);
+      if (i < cut) s.x += d * d;
+      else s.y += d * d;
+    }
+  }
+  s = sum(s);
+  const float2 inv = make_float2(rsqrtf(s.x / n + p.eps), rsqrtf(s.y / n + p.eps));
+  float k[8], o[8];
+  load8(k, p.gamma + c0);
+  load8(o, p.beta + c0);
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    k[i] *= i < cut ? inv.x : inv.y;
+    o[i] -= (i < cut ? mean.x : mean.y) * k[i];
+  }
+#pragma unroll
+  for (int t = 0; t < HELD; t++) {
+    if (px0 + t * step >= p.HW) continue;
+    float v[8];
+    value(t, v);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      v[i] = fmaf(v[i], k[i], o[i]);
+      if (p.silu) v[i] = silu(v[i]);
+    }
+    store8(p.out + (image + px0 + t * step) * p.ldo + c0, v);
+  }
+}
 
 // One block for a (group, image), any channel count, pitch and size: reads three times.
 extern "C" __global__ void __launch_bounds__(256) group_any(const __grid_constant__ GroupNormParams p) {

@@ -16,6 +16,7 @@ struct EpilogueParams {
   const float* residual32;
   const float* bias;     // [N] or null
   float* partial;        // [splits][M][N]: raw sums when the depth is split; reduce_split finishes them
+  const float* fold;     // [N] or null: the rows of A are normalised first (layer norm), see fold_norm
   int M;
   int N;
   int ldo;
@@ -24,6 +25,10 @@ struct EpilogueParams {
   int splits;
   float alpha;
   int wide;              // 1: out, residual and their pitches allow 16-byte accesses
+  int quad_h;            // source size of a convolution that makes four pixels of one (0: none): rows m come in four
+  int quad_w;            // parts, one for each place (y, x) & 1 in the output, and go to their places
+  float fold_eps;
+  float fold_scale;      // 1 / (channels of A)
 };
 
 // Implicit-GEMM convolution; a linear layer is the 1x1 case with H = M, W = 1.
@@ -56,16 +61,19 @@ struct GemmParams {
 // The Hopper kernel: tiles come by TMA, products by wgmma.
 struct HopperParams {
   CUtensorMap a;         // (C, W, H, B), box (64, bw, bh, bb)
-  CUtensorMap w;         // (K, N), box (64, BN)
+  CUtensorMap w;         // (K, N), box (64, BN); (K, 4*N) with quad_h
   EpilogueParams e;
+  long long policy;      // cache policy of the weights
   int ksteps;            // 64-wide steps in one tap
   int taps;
   int KW;
+  int stride;
   int top;
   int left;
   int OW;
   int OHW;               // OH*OW
   int ntiles;
+  int pad0;
 };
 
 struct ReduceParams {
@@ -124,6 +132,32 @@ struct GroupNormParams {
   float eps;
 };
 
+// The gradient of a group norm. Of each image and group, stats holds sums and sums of squares, sums those of v and
+// v*xhat with v = grad * gamma (* the derivative of SiLU) and xhat = (x - mean) / deviation; the first pass writes these
+// for each chunk, group_total adds them up.
+struct GroupNormGradParams {
+  const half* x;         // [B][HW][ldx]
+  const half* grad;      // [B][HW][ldg]
+  const half* residual;  // [B][HW][ldr] or null
+  half* out;             // [B][HW][ldo]
+  const float* gamma;
+  const float* beta;
+  float* stats;          // [B][groups][2]
+  float* sums;           // [B][groups][2], in the first pass [B][chunks][groups][2]
+  int HW;
+  int C;
+  int ldx;
+  int ldg;
+  int ldr;
+  int ldo;
+  int groups;
+  int silu;
+  int chunks;            // of sums in the first pass
+  int pixels;
+  float eps;
+  int pad0;
+};
+
 struct LayerNormParams {
   const half* x;         // [M][ldx]
   half* out;             // [M][ldo]
@@ -148,7 +182,17 @@ struct SoftmaxParams {
   int pad0;
 };
 
-// out[b][c][r] = in[b][r][c]
+// Rows of scores become weights p = softmax, rows of their gradients become gain * p * (d - sum(p*d)); zeros up to ld.
+struct AttentionGradParams {
+  half* p;               // [M][ld]
+  half* d;               // [M][ld]
+  int M;
+  int C;
+  int ld;
+  float gain;
+};
+
+// out[b][c][r] = in[b][r][c], zeros for r from R to ldo
 struct TransposeParams {
   const half* in;        // [B][R][ldi]
   half* out;             // [B][C][ldo]
@@ -234,6 +278,32 @@ struct PackParams {
   int geglu;             // 1: output row 16i+j is value row 8i+j, row 16i+8+j its gate
   int grad;              // 1: out is [C][ldo] with k = (taps-1-tap, n), CP the room for n: the kernel of the gradient
   int bf16;              // the fp16 source is bfloat16
+  int quad;              // a 3x3 kernel as four of 2x2, one after the other in out: 1 behind an enlargement by two,
+  int pad0;              // 2 and 3 (with grad) the gradient of a stride of two, with no zeros or one before the image
+};
+
+// Folds a layer norm into the matrix behind it, in place: w[n][k] *= gamma[k], sums[n] = sum_k w[n][k],
+// shift[n] = bias[n] + sum_k beta[k]*w[n][k] (before scaling). With mean m and deviation d of a row x of A then
+// x_normalised . w + bias = (x . w - m * sums) / d + shift.
+struct FoldParams {
+  half* w;               // [N][ld]
+  const float* gamma;    // [K]
+  const float* beta;
+  const float* bias;     // [N] or null
+  float* sums;           // [N]
+  float* shift;          // [N]
+  int N;
+  int K;
+  int ld;
+  int pad0;
+};
+
+// Sums of chunks, [B][chunks][groups][2], become one of each image, [B][groups][2].
+struct GroupTotalParams {
+  const float* parts;
+  float* out;
+  int chunks;
+  int groups;
 };
 
 // Nearest-neighbour enlargement by two, eight channels a thread.

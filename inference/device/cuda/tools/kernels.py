@@ -33,7 +33,7 @@ HERE = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = HERE / "kernels"
 # sm_90a holds what the plain targets hold and the Hopper kernels too; PTX serves cards newer than this list.
 TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120", "compute_80"]
-UNITS = ["gemm", "attention", "norm", "elementwise", "hopper", "flash", "field"]
+UNITS = ["gemm", "attention", "norm", "elementwise", "grads", "hopper", "flash", "field"]
 ONLY = {"hopper": {"sm_90a"}, "flash": {"sm_90a"}}
 
 
@@ -157,6 +157,8 @@ def parse_kernels():
             found.append((f"gemm_{m[1]}x{m[2]}", unit, "GemmParams"))
         for m in re.finditer(r"^HOPPER\((\d+), (\d+),", text, re.M):
             found.append((f"hopper_{m[1]}x{m[2]}", unit, "HopperParams"))
+        for m in re.finditer(r"^FOLDING\((\d+), (\d+),", text, re.M):
+            found.append((f"folding_{m[1]}x{m[2]}", unit, "HopperParams"))
     return found
 
 

@@ -209,6 +209,13 @@ def encode(w, image):
     return w.conv("quant_conv", x, padding=0)
 
 
+def encode_gradient(w, image, direction):
+    """The gradient of <encode(image), direction> with respect to the image, which must not require one yet."""
+    with torch.enable_grad():
+        image = image.detach().requires_grad_()
+        return torch.autograd.grad(encode(w, image), image, direction)[0]
+
+
 def cameras(azimuths, elevation):
     """Matrices in the network's axes (z up, front +x) for azimuths counted from the front."""
     out = []
@@ -277,7 +284,7 @@ def main():
     args.add_argument("--model", type=pathlib.Path, default=REGISTRY)
     args.add_argument("--tensors", type=pathlib.Path, default=TENSORS)
     args.add_argument("--merges", type=pathlib.Path)
-    args.add_argument("--compile", action="store_true", help="also time torch.compile (about a minute)")
+    args.add_argument("--compile", action="store_true", help="also time torch.compile (two or three minutes)")
     args.add_argument("--steps", type=int, default=50)
     args.add_argument("--guidance", type=float, default=5.0)
     args.add_argument("--speed-only", action="store_true", help="skip the references")
@@ -311,6 +318,7 @@ def main():
     ids[:, 0], ids[0, 1], ids[1, 1:10], ids[1, 10] = 49406, 49407, torch.tensor(IDS), 49407
     camera = cameras([0, 90, 180, 270], 15)
     x, z, image = draw(4, 4, 32, 32), draw(4, 4, 32, 32), torch.tanh(draw(4, 3, 256, 256))
+    direction = draw(4, 8, 32, 32)
     t = torch.full((8,), 501, device=DEVICE)
     result = {"gpu": torch.cuda.get_device_name() if DEVICE == "cuda" else "", "torch": torch.__version__, "guidance": args.guidance}
 
@@ -322,6 +330,7 @@ def main():
         r["eps"] = unet(u, *eight).float()
         r["image"] = decode(v, z.to(dtype)).float()
         r["moments"] = encode(v, image.to(dtype)).float()
+        r["gradient"] = encode_gradient(v, image.to(dtype), direction.to(dtype)).float()
         return r, u, ctx
 
     reference = {}
@@ -339,32 +348,42 @@ def main():
         if DEVICE == "cuda":
             h, u, ctx = everything(torch.float16)
             h["trace"] = sample(u, x, ctx, camera.half(), args.steps, args.guidance)
-            result["fp16_error"] = {k: error(h[k], reference[k]) for k in ("context", "eps", "image", "moments")}
+            result["fp16_error"] = {k: error(h[k], reference[k]) for k in ("context", "eps", "image", "moments", "gradient")}
             result["fp16_error"]["latents"] = error(h["trace"][-1], reference["trace"][-1])
             result["fp16_error"]["step"] = max(error(a, b) for a, b in zip(h["trace"], reference["trace"]))
             print("fp16 PyTorch against fp32:", result["fp16_error"], flush=True)
         nhwc = lambda a: a.movedim(-3, -1).contiguous().cpu()
         save_file({"context": reference["context"].cpu(), "camera": camera.cpu(), "x": nhwc(x), "z": nhwc(z), "pixels": nhwc(image), "eps": nhwc(reference["eps"]),
-                   "image": nhwc(reference["image"]), "moments": nhwc(reference["moments"]), "trace": nhwc(reference["trace"])}, args.dir / "reference.safetensors")
+                   "image": nhwc(reference["image"]), "direction": nhwc(direction), "gradient": nhwc(reference["gradient"]), "moments": nhwc(reference["moments"]), "trace": nhwc(reference["trace"])}, args.dir / "reference.safetensors")
     if DEVICE != "cuda":
         return
     u, v, c = networks(torch.float16)
     torch.cuda.empty_cache()
-    times = {}
+    times, result["compile_seconds"] = {}, {}
+
+    def compiled(name, fn, *inputs):
+        torch.compiler.reset()
+        begin = time.time()
+        run = torch.compile(fn, mode="reduce-overhead", fullgraph=True, dynamic=False)
+        times[name + " compiled"] = timed(lambda: run(*inputs), graph=False)
+        result["compile_seconds"][name] = time.time() - begin
+
     for batch in (8, 16, 32, 64):
         a = [draw(batch, 4, 32, 32).half(), torch.full((batch,), 501, device=DEVICE), draw(batch, 77, 1024).half(), camera.half().repeat(batch // 4, 1)]
         times[f"unet {batch}"] = timed(lambda: unet(u, *a))
-        if args.compile and batch == 8:
-            begin = time.time()
-            compiled = torch.compile(lambda *b: unet(u, *b), mode="reduce-overhead", fullgraph=True)
-            times["unet 8 compiled"] = timed(lambda: compiled(*a), graph=False)
-            result["compile_seconds"] = time.time() - begin
+        if args.compile and batch in (8, 64):
+            compiled(f"unet {batch}", lambda *b: unet(u, *b), *a)
     zh, ih = z.half(), image.half()
     times["decode 4"] = timed(lambda: decode(v, zh))
+    if args.compile:
+        compiled("decode 4", lambda b: decode(v, b), zh)
     times["encode 4"] = timed(lambda: encode(v, ih))
+    dh = direction.half()
+    times["gradient 4"] = timed(lambda: encode_gradient(v, ih, dh))
     result["ms"] = times
     (args.dir / "peer.json").write_text(json.dumps(result, indent=1))
     print("PyTorch, half, channels-last, graph, ms:", {k: round(v, 2) for k, v in times.items()}, f"({time.time() - start:.0f} s in all)")
+    print("seconds to compile:", {k: round(v) for k, v in result["compile_seconds"].items()})
 
 
 if __name__ == "__main__":
