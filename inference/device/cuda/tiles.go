@@ -41,13 +41,9 @@ var hopperTiles = []tile{
 	{kernel: kFolding256x4, bm: 128, bn: 256, stages: 4, threads: 288, blocks: 1, hopper: true, folding: true},
 }
 
-// The cache policies of weights.
-const (
-	evictNormally = 0x1000000000000000
-	evictFirst    = 0x12F0000000000000
-)
-
-var weightPolicy = int64(evictNormally)
+// evictFirst is the cache policy of weights: 1.7 GB of them pass through the second-level cache in a step of the
+// denoiser and push out activations, which are read again.
+const evictFirst = 0x12F0000000000000
 
 // shared is the dynamic shared memory of a tile in bytes.
 func (t tile) shared() int {
@@ -142,7 +138,7 @@ func (l *lowering) run(p *GemmParams, c choice) {
 func (l *lowering) hopperParams(p *GemmParams, t tile, nt int) (*HopperParams, error) {
 	c, taps := int(p.C), int(p.K)/int(p.C)
 	h := &HopperParams{E: p.E, Ksteps: int32((c + 63) / 64), Taps: int32(taps), KW: p.KW, Stride: p.Stride, Top: p.Top, Left: p.Left, Ntiles: int32(nt),
-		Policy: weightPolicy}
+		Policy: evictFirst}
 	ld := uint64(p.Lda) * 2
 	var err error
 	parts := uint64(1)
