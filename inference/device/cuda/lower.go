@@ -68,7 +68,8 @@ func (l *lowering) folds(i int) (*device.LayerNorm, *device.Linear) {
 		return nil, nil
 	}
 	in, out, residual := l.view(norm.In), l.view(o.Out), l.view(o.Residual)
-	if !in.aligned() || !out.aligned() || (residual.C != 0 && !residual.aligned()) {
+	// The plan lets the norm's input end with the norm, so the layer's result may lie in its place.
+	if !in.aligned() || !out.aligned() || (residual.C != 0 && !residual.aligned()) || in.overlaps(out) {
 		return nil, nil
 	}
 	return norm, o
@@ -130,6 +131,12 @@ func (l *lowering) view(t device.Tensor) view {
 		out.h = b.ptr + at*2
 	}
 	return out
+}
+
+// overlaps tells whether two fp16 windows span common memory.
+func (v view) overlaps(w view) bool {
+	end := func(v view) Ptr { return v.h + Ptr(v.Rows()*v.ld)*2 }
+	return v.h < end(w) && w.h < end(v)
 }
 
 // aligned tells whether rows of the window can be read by 16 bytes.

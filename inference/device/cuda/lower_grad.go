@@ -9,11 +9,7 @@ import (
 )
 
 func (l *lowering) groupNormGrad(o *device.GroupNormGrad) error {
-	gamma, err := l.card.weights.get(o.Gamma, formVector)
-	if err != nil {
-		return err
-	}
-	beta, err := l.card.weights.get(o.Beta, formVector)
+	gamma, beta, err := l.card.weights.affine(o.Gamma, o.Beta)
 	if err != nil {
 		return err
 	}

@@ -10,11 +10,7 @@ import (
 )
 
 func (l *lowering) groupNorm(o *device.GroupNorm) error {
-	gamma, err := l.card.weights.get(o.Gamma, formVector)
-	if err != nil {
-		return err
-	}
-	beta, err := l.card.weights.get(o.Beta, formVector)
+	gamma, beta, err := l.card.weights.affine(o.Gamma, o.Beta)
 	if err != nil {
 		return err
 	}
@@ -125,11 +121,7 @@ func (l *lowering) groupNormLaunch(k kernelID, g grid, p *GroupNormParams) {
 }
 
 func (l *lowering) layerNorm(o *device.LayerNorm) error {
-	gamma, err := l.card.weights.get(o.Gamma, formVector)
-	if err != nil {
-		return err
-	}
-	beta, err := l.card.weights.get(o.Beta, formVector)
+	gamma, beta, err := l.card.weights.affine(o.Gamma, o.Beta)
 	if err != nil {
 		return err
 	}

@@ -118,17 +118,21 @@ func (s *weightStore) get(p *device.Param, f form) (weight, error) {
 	return w, nil
 }
 
+// affine is the scale and the shift of a norm.
+func (s *weightStore) affine(gamma, beta *device.Param) (g, b weight, err error) {
+	if g, err = s.get(gamma, formVector); err == nil {
+		b, err = s.get(beta, formVector)
+	}
+	return g, b, err
+}
+
 // folded prepares the weight of o for rows that are yet to be normalised.
 func (s *weightStore) folded(o *device.Linear, norm *device.LayerNorm, matrix, vector form) (folded, error) {
 	key := foldKey{o.Weight, o.Bias, norm.Gamma, norm.Beta, matrix}
 	if f, ok := s.folds[key]; ok {
 		return f, nil
 	}
-	gamma, err := s.get(norm.Gamma, formVector)
-	if err != nil {
-		return folded{}, err
-	}
-	beta, err := s.get(norm.Beta, formVector)
+	gamma, beta, err := s.affine(norm.Gamma, norm.Beta)
 	if err != nil {
 		return folded{}, err
 	}
