@@ -11,6 +11,7 @@ import (
 
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/ops/doctor"
+	"dreamcad/ops/gpu/gputest"
 	"dreamcad/queue/queuetest"
 )
 
@@ -144,5 +145,42 @@ func TestDoctorFixesAndReports(t *testing.T) {
 	}
 	if strings.Contains(string(text), "hunter2") {
 		t.Errorf("the report shows a secret:\n%s", text)
+	}
+}
+
+// The unchanged program looks at cards of a scripted driver: a sound one above
+// 300 W, a hot one, one that was lost.
+func TestDoctorLooksAtCards(t *testing.T) {
+	library := gputest.Build(t, `0 temperature 40
+0 memory_used 1e9
+0 memory_total 80e9
+0 power_limit 700
+0 margin 45
+card 1
+0 temperature 88
+0 margin 3
+card 2
+0 lost 1
+`)
+	found, err := runDoctor(t, append(library.Env(), "DREAM_DATA="+t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0"), "", "--quick")
+	if err == nil {
+		t.Error("a lost card is no failure")
+	}
+	for title, want := range map[string]struct {
+		verdict doctor.Verdict
+		text    string
+	}{
+		"GPU 0": {doctor.Pass, "compute capability 9.0"}, "GPU 1": {doctor.Warn, "88 °C"}, "GPU 2": {doctor.Fail, "cannot be reached"},
+		"CUDA libraries": {doctor.Warn, "not used"},
+	} {
+		if r := found[title]; r.Verdict != want.verdict || !strings.Contains(r.Text, want.text) {
+			t.Errorf("%s: %+v", title, r)
+		}
+	}
+	if !strings.Contains(found["GPU 0"].Do, "power supply") {
+		t.Errorf("no word about the power supply: %+v", found["GPU 0"])
+	}
+	if r := found["NVIDIA driver"]; r.Verdict == "" || !strings.Contains(r.Text, "470") || !strings.Contains(r.Text, "525") {
+		t.Errorf("%+v", r)
 	}
 }
