@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin
 
 package doctor
 
@@ -9,5 +9,5 @@ import "golang.org/x/sys/unix"
 func maxFiles() (uint64, error) {
 	var l unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l)
-	return uint64(l.Max), err
+	return l.Max, err
 }
