@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -130,4 +131,25 @@ func psnr(a, b field.Image) float64 {
 		s += math.Pow(float64(a.Pix[i]-b.Pix[i]), 2)
 	}
 	return -10 * math.Log10(s/float64(len(a.Pix)))
+}
+
+// A mesh of a bundle that is marked experimental says so, pictures do not.
+func TestExperimentalMeshesSaySo(t *testing.T) {
+	m := open(t, cpu.Options{})
+	m.Bundle.ExperimentalMesh = true
+	set := DefaultMeshSettings()
+	for _, mesh := range []*MeshSettings{nil, &set} {
+		k, err := m.NewMaking(Order{Request: Request{Prompt: "a ceramic coffee mug", Seed: 7, Steps: 10}, Mesh: mesh})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(k.Images()) == 0 {
+			if _, err := k.Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if said := strings.Contains(strings.Join(k.Notices(), " "), "experimental"); said != (mesh != nil) {
+			t.Errorf("mesh %v: notices %q", mesh != nil, k.Notices())
+		}
+	}
 }
