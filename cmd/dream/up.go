@@ -81,7 +81,7 @@ func (c *upCmd) serve(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	pipeline.Together = a.together(model, c.engineFlags)
+	pipeline.Together, pipeline.Explain = a.together(model, c.engineFlags), withHolders
 
 	cfg := workerConfig(a)
 	watch, err := newWatch(a, q, store, watched{role: "up", name: cfg.Name, own: ownCard(model.Device().Info(), a.deviceOf(c.engineFlags))})

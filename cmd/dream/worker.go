@@ -67,7 +67,7 @@ func (c *workerCmd) work(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	pipeline.Together = a.together(model, c.engineFlags)
+	pipeline.Together, pipeline.Explain = a.together(model, c.engineFlags), withHolders
 	cfg := worker.Config{Name: c.Name, Dir: filepath.Join(a.config.Data, "work"), Version: version(), Grace: c.Grace,
 		MinFree: uint64(a.config.Storage.MinFree) << 20}
 	if cfg.Name == "" {

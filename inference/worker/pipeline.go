@@ -27,6 +27,10 @@ type Pipeline struct {
 	// Together is how many jobs are made at once at most; 0 and 1: each alone.
 	Together int
 
+	// Explain adds to an error what the program around knows of it, such as who holds
+	// the memory of a card; may be nil.
+	Explain func(error) error
+
 	models []*inference.Model
 	refs   []storage.ModelRef
 	pace   pace
@@ -77,7 +81,7 @@ func (p *Pipeline) Start(_ context.Context, t Task) (Work, error) {
 	case errors.Is(err, inference.ErrState):
 		return nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
 	case err != nil && t.Checkpoint != nil: // the order was good once; this is the device
-		return nil, deviceError(err)
+		return nil, p.failed(err)
 	case err != nil:
 		return nil, &InputError{Sentence: "This request cannot be made: " + err.Error() + ".", Err: err}
 	}
@@ -108,7 +112,7 @@ func (p *Pipeline) Ahead(works []Work) error {
 			continue // alone in any case
 		}
 		if err := p.models[slices.Index(p.refs, ref)].Ahead(ds); err != nil {
-			if err = deviceError(err); !errors.Is(err, ErrDevice) {
+			if err = p.failed(err); !errors.Is(err, ErrDevice) {
 				p.Together = len(ds) - 1
 			}
 			return err
@@ -120,8 +124,11 @@ func (p *Pipeline) Ahead(works []Work) error {
 	return nil
 }
 
-// deviceError marks errors of a device that is gone as [ErrDevice].
-func deviceError(err error) error {
+// failed explains an error and marks that of a device that is gone as [ErrDevice].
+func (p *Pipeline) failed(err error) error {
+	if p.Explain != nil {
+		err = p.Explain(err)
+	}
 	if errors.Is(err, device.ErrLost) {
 		return fmt.Errorf("%w: %w", ErrDevice, err)
 	}
@@ -192,7 +199,7 @@ func (w *pipelineWork) Step(ctx context.Context) (Update, error) {
 	begun := time.Now()
 	boundary, err := w.making.Step(ctx)
 	if err != nil {
-		return Update{}, deviceError(err)
+		return Update{}, w.p.failed(err)
 	}
 	next, _, _ := w.making.Progress()
 	w.p.pace.note(&w.spent, stage, time.Since(begun)+w.ahead, next != stage || w.making.Done())

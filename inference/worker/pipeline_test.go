@@ -2,11 +2,14 @@ package worker_test
 
 import (
 	"bytes"
+	"fmt"
 	"image/png"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"dreamcad/inference"
+	"dreamcad/inference/device"
 	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/models"
 	"dreamcad/inference/models/mini"
@@ -27,6 +30,11 @@ func pipeline(t testing.TB) *worker.Pipeline {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return pipelineOn(t, b, dev)
+}
+
+func pipelineOn(t testing.TB, b *models.Bundle, dev device.Device) *worker.Pipeline {
+	t.Helper()
 	m, err := inference.Open(b, dev)
 	if err != nil {
 		t.Fatal(err)
@@ -132,4 +140,31 @@ func TestViewsWhileTheSmallModelOptimises(t *testing.T) {
 		t.Errorf("the mesh ran in attempt %d from %v to %v, the views from %v to %v", mesh.Attempt, mesh.Started, mesh.Ended, views.Started, views.Ended)
 	}
 	t.Logf("the views took %v of the mesh's %v", views.Ended.Sub(views.Submitted), mesh.Ended.Sub(mesh.Started))
+}
+
+// fullCard is a device without memory for any program.
+type fullCard struct{ device.Device }
+
+func (fullCard) Compile(p *device.Program) (device.Exec, error) {
+	return nil, &device.MemoryError{What: p.Name, Need: 3 << 30, Free: 1 << 30, Total: 8 << 30}
+}
+
+// A job that finds no memory fails with how much it needs and who has it.
+func TestFullCardIsExplained(t *testing.T) {
+	r := newRig(t)
+	b, err := models.Open(mini.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pipelineOn(t, b, fullCard{dev})
+	p.Explain = func(err error) error { return fmt.Errorf("%w; a trainer holds the rest", err) }
+	r.runWith(p, nil)
+	j := r.wait(r.submit(queue.Views, queue.Interactive, "a mug").ID, queue.Failed)
+	if want := "needs 3.00 GiB of device memory, but 1.00 of 8.00 GiB are free (this process holds 0.00); a trainer holds the rest"; !strings.Contains(j.Failure.Detail, want) {
+		t.Errorf("the failure says %q, want %q", j.Failure.Detail, want)
+	}
 }
