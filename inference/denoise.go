@@ -26,11 +26,11 @@ type denoiser struct {
 	seats               []*Denoising // whose latents and keys the buffers hold; nil: nobody's
 }
 
-func (d *denoiser) free() {
-	if d.exec != nil {
-		d.exec.Free()
+func (p *denoiser) free() {
+	if p.exec != nil {
+		p.exec.Free()
 	}
-	for _, b := range []device.Buffer{d.x, d.emb, d.kv, d.weights} {
+	for _, b := range []device.Buffer{p.x, p.emb, p.kv, p.weights} {
 		if b != nil {
 			b.Free()
 		}
