@@ -12,15 +12,15 @@ import (
 // yet stands for its nearest parent; empty names are left out.
 func Distinct(dirs []string) []string {
 	var out []string
-	seen := map[uint64]bool{}
+	seen := map[any]bool{} // device numbers, whose type differs between systems
 	for _, dir := range dirs {
 		if dir == "" {
 			continue
 		}
 		for {
 			if i, err := os.Stat(dir); err == nil {
-				if s, ok := i.Sys().(*syscall.Stat_t); ok && !seen[uint64(s.Dev)] {
-					seen[uint64(s.Dev)] = true
+				if s, ok := i.Sys().(*syscall.Stat_t); ok && !seen[s.Dev] {
+					seen[s.Dev] = true
 					out = append(out, dir)
 				}
 				break
