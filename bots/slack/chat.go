@@ -344,7 +344,7 @@ func (b *Bot) Buckets(k delivery.Kind, channel string) []string {
 func (b *Bot) Rate(bucket string) (perSecond float64, burst int) {
 	switch {
 	case strings.HasPrefix(bucket, "post/"):
-		return 0.95, 2
+		return 0.8, 1 // uploads come between the start and the post, so that posts can bunch
 	case bucket == "chat.postMessage":
 		return 8, 8
 	}
