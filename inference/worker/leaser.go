@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dreamcad/queue"
@@ -23,6 +24,7 @@ type leaser struct {
 	cur    *queue.Capabilities
 	number int // of the current request
 	cancel context.CancelFunc
+	asking atomic.Int32 // requests that have not ended, cancelled ones too
 }
 
 func newLeaser(w *Worker) *leaser {
@@ -50,7 +52,11 @@ func (l *leaser) want(c *queue.Capabilities) {
 	l.cancel = cancel
 	l.number++
 	n := l.number
-	l.done.Go(func() { l.ask(ctx, *c, n) })
+	l.asking.Add(1)
+	l.done.Go(func() {
+		defer l.asking.Add(-1)
+		l.ask(ctx, *c, n)
+	})
 }
 
 // got tells that the loop received a session. The request that brought it has ended.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"dreamcad/queue"
@@ -19,6 +20,8 @@ type hands struct {
 	long   *session
 	short  []*session
 	joined int // short ones that came to others since the hands were last empty
+
+	leaving atomic.Int32 // sessions that had no place and are being given back
 }
 
 // maxJoined short jobs for each place may join in a row; then the hands become
@@ -45,17 +48,17 @@ func (h *hands) turn() []*session {
 	return nil
 }
 
+// suspect tells whether a short job is there that cost a worker its life before.
+func (h *hands) suspect() bool {
+	return slices.ContainsFunc(h.short, func(s *session) bool { return s.job.Crashes > 0 })
+}
+
 // room tells whether a short job could come to those that are there.
 func (h *hands) room(batch int) bool {
 	if len(h.short) == 0 {
 		return true
 	}
-	for _, s := range h.short {
-		if s.job.Crashes > 0 {
-			return false
-		}
-	}
-	return len(h.short) < batch && (h.long != nil || h.joined < maxJoined*batch)
+	return !h.suspect() && len(h.short) < batch && (h.long != nil || h.joined < maxJoined*batch)
 }
 
 func (h *hands) drop(s *session) {
@@ -85,10 +88,16 @@ func (w *Worker) loop(ctx context.Context) {
 			case n := <-w.ready:
 				lease.got(n)
 				w.place(n, &h)
+				continue
 			default:
-				for _, s := range w.advance(ctx, turn) {
-					h.drop(s)
-				}
+			}
+			// What is leased while a suspect takes the worker down would be blamed with it.
+			if turn[0] != h.long && turn[0].job.Crashes > 0 && (lease.asking.Load() > 0 || h.leaving.Load() > 0) {
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			for _, s := range w.advance(ctx, turn) {
+				h.drop(s)
 			}
 			continue
 		}
@@ -107,8 +116,13 @@ func (w *Worker) loop(ctx context.Context) {
 // place takes a prepared session into the hands.
 func (w *Worker) place(s *session, h *hands) {
 	views := s.job.Kind == queue.Views
-	if views && len(h.short) >= max(w.batch(), 1) || !views && h.long != nil { // the wish for work was older than what runs now
-		w.sessions.Go(func() { s.giveBack(queue.Returned, nil) })
+	late := len(h.short) >= max(w.batch(), 1) || s.job.Crashes > 0 && h.suspect()
+	if views && late || !views && h.long != nil { // the wish for work was older than what runs now
+		h.leaving.Add(1)
+		w.sessions.Go(func() {
+			defer h.leaving.Add(-1)
+			s.giveBack(queue.Returned, nil)
+		})
 		return
 	}
 	s.started = time.Now()
