@@ -144,7 +144,7 @@ func meshOf(ctx context.Context, m *inference.Model, l line, dir string, o optio
 		var f mesheval.Figures
 		return f, json.Unmarshal(b, &f)
 	}
-	return mesheval.One(ctx, m, mesheval.Case{Prompt: l.Prompt, Seed: uint64(l.Seed)}, dir, mesheval.Options{Steps: o.steps, Elevation: elevation})
+	return mesheval.One(ctx, m, mesheval.Case{Prompt: l.Prompt, Seed: uint64(l.Seed)}, dir, mesheval.Options{Steps: o.steps, Elevation: elevation, Mesh: inference.DefaultMeshSettings()})
 }
 
 func read(path string) ([]line, error) {
