@@ -259,26 +259,27 @@ type Summary struct {
 // Summarise averages figures.
 func Summarise(list []Figures) Summary {
 	s := Summary{Meshes: len(list), Cores: runtime.GOMAXPROCS(0), IoUWorst: 1}
-	n := float64(max(len(list), 1))
-	share := func(b bool) float64 {
+	count := func(sum *float64, b bool) {
 		if b {
-			return 1 / n
+			*sum++
 		}
-		return 0
 	}
 	for _, f := range list {
-		s.Watertight += share(f.Watertight)
-		s.Manifold += share(f.Manifold)
-		s.OnePiece += share(f.Components == 1)
-		s.IoU += f.IoU / n
+		count(&s.Watertight, f.Watertight)
+		count(&s.Manifold, f.Manifold)
+		count(&s.OnePiece, f.Components == 1)
+		s.IoU += f.IoU
 		s.IoUWorst = min(s.IoUWorst, f.IoU)
-		s.IoUField += f.IoUField / n
-		s.IoURounds += f.IoURounds / n
-		s.PSNR += f.PSNR / n
-		s.PSNRField += f.PSNRField / n
-		s.Roughness += f.Roughness / n
-		s.MeshSeconds += f.MeshTime / n
-		s.ViewSeconds += f.ViewTime / n
+		s.IoUField += f.IoUField
+		s.IoURounds += f.IoURounds
+		s.PSNR += f.PSNR
+		s.PSNRField += f.PSNRField
+		s.Roughness += f.Roughness
+		s.MeshSeconds += f.MeshTime
+		s.ViewSeconds += f.ViewTime
+	}
+	for _, sum := range []*float64{&s.Watertight, &s.Manifold, &s.OnePiece, &s.IoU, &s.IoUField, &s.IoURounds, &s.PSNR, &s.PSNRField, &s.Roughness, &s.MeshSeconds, &s.ViewSeconds} {
+		*sum /= float64(max(len(list), 1)) // at the end, so that all of all is 1
 	}
 	return s
 }

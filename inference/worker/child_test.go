@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("dreamcad/inference/worker.(*Worker).loop")) // TestStuckStep leaves one on purpose
+	goleak.VerifyTestMain(m)
 }
 
 // faultConfig is the queue's in the fault tests; every process must agree on it.

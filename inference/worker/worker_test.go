@@ -1,12 +1,14 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -398,7 +400,13 @@ func TestBulkYields(t *testing.T) {
 func TestStuckStep(t *testing.T) {
 	r := newRig(t)
 	hang := make(chan struct{})
-	defer close(hang)
+	defer func() { // what the loop still writes must not meet the removal of its folders
+		close(hang)
+		r.until("the abandoned loop ended", func() bool {
+			stacks := make([]byte, 1<<20)
+			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("worker.(*Worker).loop("))
+		})
+	}()
 	r.cfg.StuckFloor = 300 * time.Millisecond
 	r.dev.hook = func(_ string, step int) error {
 		if step == 3 {
