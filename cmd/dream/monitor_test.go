@@ -51,8 +51,15 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	worker := start()
 	await(t, "seen", time.Minute, there)
 	var fleet []monitor.Live
-	if err := json.Unmarshal([]byte(see("--json")), &fleet); err != nil || len(fleet) != 2 || len(fleet[1].Cards) != 1 || fleet[1].Cards[0].Temperature != gpu.Of(71) {
-		t.Errorf("%v: %+v", err, fleet)
+	await(t, "both told", time.Minute, func() bool {
+		fleet = nil
+		if err := json.Unmarshal([]byte(see("--json")), &fleet); err != nil {
+			t.Fatal(err)
+		}
+		return len(fleet) == 2
+	})
+	if len(fleet[1].Cards) != 1 || fleet[1].Cards[0].Temperature != gpu.Of(71) {
+		t.Errorf("%+v", fleet)
 	}
 	if text := see("--once"); !strings.Contains(text, "71 °C (margin unknown)") || !strings.Contains(text, "200/unknown W") {
 		t.Errorf("dream monitor shows\n%s", text)
