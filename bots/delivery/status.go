@@ -39,14 +39,11 @@ func (d *Delivery) status(ctx context.Context, e *queue.Event) error {
 	case age > d.config.SparseAfter:
 		every = d.config.SparseEvery
 	}
-	d.mu.Lock()
-	next := t.last.Add(every)
-	d.mu.Unlock()
 	if e.Kind == queue.EventViews {
-		d.edit("views/"+e.Job, Pictures, ShowViews, t, d.render.Views(&t.job, e), time.Time{})
+		d.edit("views/"+e.Job, Pictures, ShowViews, t, d.render.Views(&t.job, e), 0)
 		return nil
 	}
-	d.edit("status/"+e.Job, Progress, EditMessage, t, d.render.Status(&t.job, e), next)
+	d.edit("status/"+e.Job, Progress, EditMessage, t, d.render.Status(&t.job, e), every)
 	return nil
 }
 
@@ -99,9 +96,14 @@ func (d *Delivery) forgetTrack(job string) {
 	d.out.Drop("views/" + job)
 }
 
-func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message, notBefore time.Time) {
+// edit queues an edit that comes at least every after the last one.
+func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message, every time.Duration) {
 	d.mu.Lock()
 	same := m.Text == t.text && m.Files == nil
+	var notBefore time.Time
+	if every > 0 {
+		notBefore = t.last.Add(every)
+	}
 	d.mu.Unlock()
 	if same {
 		return
@@ -110,14 +112,18 @@ func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		d.mu.Lock()
-		t.text, t.last = m.Text, time.Now()
-		dead := t.dead
-		d.mu.Unlock()
-		if dead {
-			return nil
+		// An edit that was on its way when this one was queued may only now have gone; the next event brings another.
+		if t.dead || every > 0 && time.Since(t.last) < every {
+			d.mu.Unlock()
+			return errNotSent
 		}
+		t.text, t.last = m.Text, time.Now()
+		d.mu.Unlock()
 		return d.chat.Edit(ctx, t.posted, m)
 	}, func(err error) {
+		if errors.Is(err, errNotSent) {
+			return
+		}
 		switch trouble(err) {
 		case noTrouble:
 			d.metrics.Edits.WithLabelValues(d.platform).Inc()
@@ -130,6 +136,9 @@ func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message
 		}
 	})
 }
+
+// errNotSent tells that an edit was left out.
+var errNotSent = errors.New("not sent")
 
 const noTrouble bots.Trouble = -1
 
