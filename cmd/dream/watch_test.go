@@ -93,7 +93,8 @@ func TestHotCardDuringAMesh(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes two meshes")
 	}
-	card := gputest.Build(t, "model 68 110 8 68\n0 power 250\n0 threshold 98\n")
+	// One processor makes the job longer and four looks a second quicken the governor, so that the card settles in time.
+	card := gputest.Build(t, "model 70 108 4 70\n0 power 250\n0 threshold 98\n")
 	redis := queuetest.StartRedis(t, "--appendonly", "yes")
 	gateway := storagetest.StartGateway(t)
 	d, s := discordtest.New(), slacktest.New()
@@ -109,7 +110,7 @@ func TestHotCardDuringAMesh(t *testing.T) {
 		"DREAM_SLACK_BOT_TOKEN=" + s.BotToken, "DREAM_SLACK_APP_TOKEN=" + s.AppToken, "DREAM_SLACK_API_URL=" + s.URL(), "DREAM_SLACK_OPS_CHANNEL=" + opsS,
 	}
 	child(t, env, "bot")
-	lines := spoken(t, slices.Concat(env, card.Env(), []string{"DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_METRICS_EVERY=1s", "DREAM_OPS_RULES=gpu_warm clear_hold=2s"}),
+	lines := spoken(t, slices.Concat(env, card.Env(), []string{"GOMAXPROCS=1", "DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_EVERY=250ms", "DREAM_OPS_METRICS_EVERY=1s", "DREAM_OPS_RULES=gpu_warm clear_hold=2s"}),
 		"worker", "--device", "cpu")
 	await(t, "connected", time.Minute, func() bool { return d.Connected() > 0 && s.Connected() > 0 })
 
@@ -174,7 +175,11 @@ func TestHotCardDuringAMesh(t *testing.T) {
 		}
 	}
 	t.Logf("temperature each second: %v", course)
-	if len(course) < 10 || slices.Max(course) <= 83 || course[len(course)-1] >= 83 {
+	var late float64 // mean of the last five seconds
+	for _, c := range course[max(0, len(course)-5):] {
+		late += c / 5
+	}
+	if len(course) < 10 || slices.Max(course) <= 83 || late >= 83 {
 		t.Error("the card did not get over the limit and come back")
 	}
 
