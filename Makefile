@@ -163,6 +163,11 @@ test-minio: ## Run the storage suite against MinIO's server too (a separate proc
 	GOBIN=$(TOOLS) $(GO) install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 	MINIO=$(TOOLS)/minio $(GO) test -count=1 -run Conformance ./storage/s3
 
+VALKEY ?= valkey-server
+.PHONY: test-valkey
+test-valkey: ## Run the queue's tests on Valkey too (VALKEY=/path/to/valkey-server; Debian: apt-get install valkey-server; nightly)
+	REDIS_SERVER=$$(command -v $(VALKEY)) $(GO) test -count=1 ./queue/redisq
+
 .PHONY: bench
 bench: ## Run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

@@ -2,12 +2,14 @@ package queuetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +19,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 )
+
+// Server is the program that the tests start: redis-server, or what
+// REDIS_SERVER names, such as the path of a valkey-server.
+func Server() string { return cmp.Or(os.Getenv("REDIS_SERVER"), "redis-server") }
 
 // Redis is a redis-server child process on a free loopback port, with its own
 // folder. It ends with the test.
@@ -43,7 +49,7 @@ func FreePort(t testing.TB) int {
 }
 
 // StartRedis starts a server with extra arguments ("--appendonly", "yes").
-// Without redis-server in the PATH the test fails: it is never skipped.
+// Without a server the test fails: it is never skipped.
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	return StartRedisEnv(t, nil, args...)
@@ -73,16 +79,16 @@ func (r *Redis) Start() error {
 	defer r.mu.Unlock()
 	_, port, _ := net.SplitHostPort(r.Addr)
 	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", r.Dir, "--save", "", "--daemonize", "no", "--maxmemory-policy", "noeviction"}, r.args...)
-	if i := slicesIndex(r.args, "--sentinel"); i >= 0 { // a Sentinel reads all from its file
+	if i := slices.Index(r.args, "--sentinel"); i >= 0 { // a Sentinel reads all from its file
 		args = append([]string{filepath.Join(r.Dir, "sentinel.conf")}, r.args[i:]...)
 	}
 	r.out = &bytes.Buffer{}
-	r.cmd = exec.Command("redis-server", args...)
+	r.cmd = exec.Command(Server(), args...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.Env = append(os.Environ(), r.env...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
-		return fmt.Errorf("start redis-server (Debian: apt-get install redis-server): %w", err)
+		return fmt.Errorf("start %s (Debian: apt-get install redis-server): %w", Server(), err)
 	}
 	c := redis.NewClient(&redis.Options{Addr: r.Addr, MaxRetries: -1})
 	defer c.Close()
@@ -95,18 +101,9 @@ func (r *Redis) Start() error {
 		}
 		if time.Now().After(end) || strings.Contains(r.out.String(), "Failed listening") {
 			r.kill()
-			return fmt.Errorf("redis-server does not answer: %w\n%s", err, r.out)
+			return fmt.Errorf("%s does not answer: %w\n%s", Server(), err, r.out)
 		}
 	}
-}
-
-func slicesIndex(s []string, v string) int {
-	for i, x := range s {
-		if x == v {
-			return i
-		}
-	}
-	return -1
 }
 
 // Kill is kill -9.

@@ -1,0 +1,158 @@
+package queuetest
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"dreamcad/queue"
+)
+
+func retries(b *bench) {
+	id := b.submit(Request("a", "1"))
+	l := b.lease("w")
+	st, err := b.q.Fail(b.ctx, l.Ref(), queue.Failure{Kind: queue.FailError, Detail: "boom", Used: 5})
+	b.ok(err)
+	again, err := b.q.Fail(b.ctx, l.Ref(), queue.Failure{Kind: queue.FailError, Detail: "boom", Used: 5})
+	b.ok(err)
+	if st != queue.Scheduled || again != st {
+		b.t.Fatalf("status %s, repeated %s", st, again)
+	}
+	j := b.status(id, queue.Scheduled)
+	if j.Failures != 1 || j.Failure == nil || j.Failure.Detail != "boom" || j.NotBefore.IsZero() || j.Used != 5 {
+		b.t.Fatalf("job %+v", j)
+	}
+	b.audit()
+	b.empty(Caps("w"))
+	b.Advance(6 * time.Second) // base 5 s
+	if n := b.tick(); n.Promoted != 1 {
+		b.t.Fatalf("tick %+v", n)
+	}
+	l = b.lease("w")
+	st, err = b.q.Fail(b.ctx, l.Ref(), queue.Failure{Kind: queue.FailError, Sentence: "The model ran out of ideas."})
+	b.ok(err)
+	if st != queue.Failed {
+		b.t.Fatalf("status %s after the last attempt", st)
+	}
+	es := b.events("")
+	if k := kinds(es); k != "accepted started started failed" || es[3].Message != "The model ran out of ideas." {
+		b.t.Fatalf("events %s %q", k, es[3].Message)
+	}
+}
+
+func badInput(b *bench) {
+	id := b.submit(Request("a", "1"))
+	st, err := b.q.Fail(b.ctx, b.lease("w").Ref(), queue.Failure{Kind: queue.FailInput, Sentence: "No such model."})
+	b.ok(err)
+	if j := b.status(id, queue.Failed); st != queue.Failed || j.Failures != 0 || j.Failure.Sentence != "No such model." {
+		b.t.Fatalf("%s %+v", st, j)
+	}
+}
+
+func quarantine(b *bench) {
+	seed := int64(7)
+	r := Request("a", "poison")
+	r.Seed = &seed
+	id := b.submit(r)
+	for i := range 3 {
+		l := b.lease(fmt.Sprint("w", i))
+		if l.Job.ID != id {
+			b.t.Fatal("another job")
+		}
+		st, err := b.q.Fail(b.ctx, l.Ref(), queue.Failure{Kind: queue.FailStuck, Detail: "no step"})
+		b.ok(err)
+		switch want := []queue.Status{queue.Queued, queue.Scheduled, queue.Quarantined}[i]; {
+		case st != want:
+			b.t.Fatalf("crash %d: %s, want %s", i+1, st, want)
+		case st == queue.Scheduled:
+			b.audit()
+			b.Advance(6 * time.Second)
+			b.tick()
+		}
+	}
+	if j := b.status(id, queue.Quarantined); j.Crashes != 3 || j.Failures != 0 {
+		b.t.Fatalf("%+v", j)
+	}
+	if k := kinds(b.events("")); k != "accepted started started started failed" {
+		b.t.Fatal(k)
+	}
+	r.ID = ""
+	_, err := b.q.Submit(b.ctx, r)
+	b.code(err, queue.CodeQuarantined)
+	b.ok(b.q.Release(b.ctx, id))
+	id2 := b.submit(r)
+	// Two deaths of the process in a row are enough.
+	for range 2 {
+		l := b.lease("w9")
+		_, err := b.q.Fail(b.ctx, l.Ref(), queue.Failure{Kind: queue.FailDied, Detail: "signal: segmentation fault"})
+		b.ok(err)
+	}
+	b.status(id2, queue.Quarantined)
+	b.ok(b.q.Requeue(b.ctx, id2))
+	if l := b.lease("w"); l.Job.ID != id2 || l.Job.Crashes != 0 {
+		b.t.Fatalf("requeued: %+v", l.Job)
+	}
+}
+
+func cancel(b *bench) {
+	mustCancel := func(id string) {
+		b.t.Helper()
+		for range 2 {
+			st, err := b.q.Cancel(b.ctx, id)
+			if err != nil || st != queue.Cancelled {
+				b.t.Fatalf("cancel: %s %v", st, err)
+			}
+		}
+		b.status(id, queue.Cancelled)
+		b.audit()
+	}
+	mustCancel(b.submit(Request("a", "queued")))
+	id := b.submit(Request("a", "scheduled"))
+	_, err := b.q.Fail(b.ctx, b.lease("w").Ref(), queue.Failure{Kind: queue.FailError})
+	b.ok(err)
+	mustCancel(id)
+	id = b.submit(Request("a", "leased"))
+	l := b.lease("w")
+	mustCancel(id)
+	a, err := b.q.Heartbeat(b.ctx, l.Ref(), queue.Beat{})
+	b.ok(err)
+	if a.Directive != queue.StopCancel {
+		b.t.Fatalf("directive %q", a.Directive)
+	}
+	b.code(b.q.Complete(b.ctx, l.Ref(), queue.Result{}), queue.CodeCancelled)
+	id = b.submit(Request("a", "done"))
+	b.complete(b.lease("w"), 1)
+	st, err := b.q.Cancel(b.ctx, id)
+	b.code(err, queue.CodeConflict)
+	if st != queue.Done {
+		b.t.Fatal(st)
+	}
+	_, err = b.q.Cancel(b.ctx, "01ARZ3NDEKTSV4RRFFQ69G5FAV")
+	b.code(err, queue.CodeNotFound)
+
+	// Cancel races completion: one of the two, told once.
+	end, err := b.q.End(b.ctx)
+	b.ok(err)
+	const n = 20
+	for range n {
+		id := b.submit(Request("a", "race"))
+		l := b.lease("w")
+		var wg sync.WaitGroup
+		var cerr, derr error
+		wg.Go(func() { _, cerr = b.q.Cancel(b.ctx, id) })
+		wg.Go(func() { derr = b.q.Complete(b.ctx, l.Ref(), queue.Result{Used: 1}) })
+		wg.Wait()
+		if (cerr == nil) == (derr == nil) {
+			b.t.Fatalf("cancel: %v, complete: %v", cerr, derr)
+		}
+	}
+	outcomes := 0
+	for _, e := range b.events(end) {
+		if e.Kind.Outcome() {
+			outcomes++
+		}
+	}
+	if outcomes != n {
+		b.t.Fatalf("%d outcomes of %d jobs", outcomes, n)
+	}
+}
