@@ -19,8 +19,6 @@ import (
 	"dreamcad/bots/discord"
 	"dreamcad/bots/limits"
 	"dreamcad/bots/slack"
-	"dreamcad/bots/web"
-	"dreamcad/bots/web/assets"
 	"dreamcad/ops/metrics"
 	"dreamcad/ops/rules"
 	"dreamcad/queue"
@@ -50,48 +48,30 @@ type botRunCmd struct{}
 
 // Run serves until the first interrupt.
 func (*botRunCmd) Run(a *app) error {
-	q, err := openQueue(a.ctx, a)
+	g, err := openGround(a)
 	if err != nil {
 		return err
 	}
-	defer q.Close()
-	store, err := openStore(a)
+	defer g.queue.Close()
+	front, err := newFront(a, g)
 	if err != nil {
 		return err
 	}
-	if err := checkStore(a, store); err != nil {
-		return err
-	}
-	keys, err := linkKeys(a)
-	if err != nil {
-		return err
-	}
-	service, err := newService(a, q, store)
-	if err != nil {
-		return err
-	}
-	files, built := assets.FS()
-	console, err := web.New(web.Config{
-		Listen: a.config.Web.Listen, PublicURL: a.config.Web.PublicURL, Token: string(a.config.Web.Token), LinkLife: a.config.Storage.Keep,
-	}, web.Deps{Jobs: q, Commands: service, Store: store, Keys: keys, Assets: files, Built: built, Log: a.log, Monitor: monitorPage(q)})
-	if err != nil {
-		return err
-	}
-	watch, err := newWatch(a, q, store, watched{role: "bot", name: "bot of " + hostName(), own: rules.NoCard})
+	watch, err := newWatch(a, g, watched{role: "bot", name: "bot of " + hostName(), own: rules.NoCard})
 	if err != nil {
 		return err
 	}
 	registry := metrics.NewRegistry(version(), watch.view)
-	chats := newChats(a, q, store, service, links.Signer{Base: console.URL(), Keys: keys}, registry)
+	chats := front.chats(a, g, registry)
 	watch.part.chats = chats.sessions
 	group, ctx := errgroup.WithContext(a.ctx)
-	group.Go(func() error { return console.Run(ctx) })
-	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return front.console.Run(ctx) })
+	group.Go(func() error { return queue.RunMaintenance(ctx, g.queue, queue.DefaultConfig().TickEvery, a.log) })
 	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })
 	group.Go(func() error { return watch.run(ctx) })
 	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
 	group.Go(func() error { return notifySystemd(ctx) })
-	fmt.Fprintf(a.stdout, "the bot serves %s and the console at %s\nStop it with Ctrl-C.\n", chats.names(), console.URL())
+	fmt.Fprintf(a.stdout, "the bot serves %s and the console at %s\nStop it with Ctrl-C.\n", chats.names(), front.console.URL())
 	return group.Wait()
 }
 

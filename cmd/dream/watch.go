@@ -122,7 +122,8 @@ type watch struct {
 
 // newWatch prepares the watch of a process. Its governor is for the worker, which
 // set tells the watch about.
-func newWatch(a *app, q queue.Queue, store storage.Store, part watched) (*watch, error) {
+func newWatch(a *app, g ground, part watched) (*watch, error) {
+	q, store := g.queue, g.store
 	guards, err := guard(a.config.Worker.GuardGPUs, part.own)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func BenchmarkWatch(b *testing.B) {
 	}
 	c := &loadedConfig{settings: defaults()}
 	c.Data = data
-	w, err := newWatch(&app{ctx: ctx, config: c, log: slog.New(slog.DiscardHandler)}, q, store, watched{role: "worker", name: "bench", own: rules.NoCard})
+	w, err := newWatch(&app{ctx: ctx, config: c, log: slog.New(slog.DiscardHandler)}, ground{q, store}, watched{role: "worker", name: "bench", own: rules.NoCard})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -42,55 +41,34 @@ func (c *workerCmd) Run(a *app) error { return startAgain(a, c.work(a)) }
 func (c *workerCmd) work(a *app) (err error) {
 	// The second signal finds the default action again.
 	defer context.AfterFunc(a.ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
-	q, err := openQueue(a.ctx, a)
+	g, err := openGround(a)
 	if err != nil {
 		return err
 	}
-	defer q.Close()
-	store, err := openStore(a)
+	defer g.queue.Close()
+	m, err := newMaker(a, c.engineFlags)
 	if err != nil {
 		return err
 	}
-	if err := checkStore(a, store); err != nil {
-		return err
-	}
-	model, closeModel, err := a.openModel(c.engineFlags)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if !spent(err) { // a step that hangs holds the model
-			closeModel()
-		}
-	}()
-	pipeline, err := worker.NewPipeline(model)
-	if err != nil {
-		return err
-	}
-	pipeline.Together, pipeline.Explain = a.together(model, c.engineFlags), withHolders
-	cfg := worker.Config{Name: c.Name, Dir: filepath.Join(a.config.Data, "work"), Version: version(), Grace: c.Grace,
-		MinFree: uint64(a.config.Storage.MinFree) << 20}
+	defer func() { m.end(err) }()
+	cfg := worker.Config{Name: c.Name, Grace: c.Grace}
 	if cfg.Name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "worker"
-		}
-		cfg.Name = host + "/" + model.Device().Info().Kind
+		cfg.Name = hostName() + "/" + m.model.Device().Info().Kind
 	}
-	watch, err := newWatch(a, q, store, watched{role: "worker", name: cfg.Name, own: ownCard(model.Device().Info(), a.deviceOf(c.engineFlags))})
+	watch, err := newWatch(a, g, watched{role: "worker", name: cfg.Name, own: m.own})
 	if err != nil {
 		return err
 	}
 	registry := metrics.NewRegistry(version(), watch.view)
-	w, err := worker.New(cfg, worker.Deps{Queue: q, Store: store, Maker: pipeline, Governor: watch.governor, Meter: metrics.NewStages(registry), Log: a.log})
+	w, err := m.worker(a, g, cfg, watch, registry)
 	if err != nil {
 		return err
 	}
 	watch.part.worker = w
 	group, ctx := errgroup.WithContext(a.ctx)
-	group.Go(func() error { return queue.RunMaintenance(ctx, q, queue.DefaultConfig().TickEvery, a.log) })
-	group.Go(func() error { return (&ingest.Feeder{Queue: q, Blobs: store, Log: a.log}).Run(ctx) })
-	group.Go(func() error { return runSweeper(ctx, a, store, q) })
+	group.Go(func() error { return queue.RunMaintenance(ctx, g.queue, queue.DefaultConfig().TickEvery, a.log) })
+	group.Go(func() error { return (&ingest.Feeder{Queue: g.queue, Blobs: g.store, Log: a.log}).Run(ctx) })
+	group.Go(func() error { return runSweeper(ctx, a, g.store, g.queue) })
 	group.Go(func() error { return serveMetrics(ctx, a, metrics.Handler(registry, watch.ready)) })
 	group.Go(func() error { return notifySystemd(ctx) })
 	group.Go(func() error { return watch.run(ctx) })
