@@ -52,15 +52,13 @@ func (t *tx) refuse(err error) {
 	if code == "" || code == queue.CodeUnavailable {
 		return
 	}
-	q := t.q
-	_ = t.Rollback() // nothing was written
-	x, err := q.w.BeginTx(t.ctx, nil)
-	if err != nil {
+	t.rollback() // nothing was written
+	if err := t.q.transact(t.conn, t.ctx, t.ctx, "count", func(t *tx) error {
+		t.count("refused_"+string(code), 1)
+		return nil
+	}); err != nil {
 		return // a metric only
 	}
-	t2 := &tx{Tx: x, ctx: t.ctx, q: q, now: t.now}
-	t2.count("refused_"+string(code), 1)
-	_ = x.Commit() // a metric only
 }
 
 // Fail implements [queue.Leaser].

@@ -26,12 +26,11 @@ type Queue struct {
 	cfg   queue.Config
 	path  string
 	clock func() time.Time
-	// One writer connection: SQLite has one writer anyway, and waiting here is
-	// fair where its busy handler is not.
-	w, r *sql.DB
+	w, r  *pool // one connection for writing: SQLite has one writer anyway
 
 	mu   sync.Mutex
 	wake chan struct{} // closed and replaced at each change that someone may wait for
+	line []*submission // in the order in which they came
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -82,22 +81,20 @@ func Open(ctx context.Context, path string, cfg queue.Config, o Options) (*Queue
 	}
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)&_pragma=synchronous(" + sync + ")"
 	var err error
-	if q.w, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
+	if q.w, err = openPool(dsn, 1); err != nil {
 		return nil, fmt.Errorf("open queue %q: %w", path, err)
 	}
-	q.w.SetMaxOpenConns(1)
-	if q.r, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
-		return nil, errors.Join(fmt.Errorf("open queue %q: %w", path, err), q.w.Close())
+	if q.r, err = openPool(dsn+"&_pragma=query_only(1)", 4); err != nil {
+		return nil, errors.Join(fmt.Errorf("open queue %q: %w", path, err), q.w.close())
 	}
-	q.r.SetMaxOpenConns(4)
 	if err := q.migrate(ctx); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil
 }
 
-// Close closes the file.
-func (q *Queue) Close() error { return errors.Join(q.w.Close(), q.r.Close()) }
+// Close closes the file, once what runs is done.
+func (q *Queue) Close() error { return errors.Join(q.w.close(), q.r.close()) }
 
 func (q *Queue) migrate(ctx context.Context) error {
 	return q.write(ctx, "migrate queue", func(t *tx) error {
@@ -119,8 +116,9 @@ func (q *Queue) migrate(ctx context.Context) error {
 }
 
 // tx is a transaction that keeps its first error, so that code reads top down.
+// When ctx ends it fails at the next statement.
 type tx struct {
-	*sql.Tx
+	*conn
 	ctx  context.Context
 	q    *Queue
 	now  int64 // ms
@@ -135,13 +133,29 @@ func (t *tx) fail(err error) {
 	}
 }
 
-func (t *tx) exec(query string, args ...any) int64 {
+// stmt compiles a query to be run in the given context, which does not end:
+// statements are short, and watching for an end takes longer than most.
+func (t *tx) stmt(query string) (*sql.Stmt, context.Context, error) {
 	if t.err != nil {
+		return nil, nil, t.err
+	}
+	if err := t.ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	ctx := context.WithoutCancel(t.ctx)
+	s, err := t.conn.stmt(ctx, query)
+	return s, ctx, err
+}
+
+func (t *tx) exec(query string, args ...any) int64 {
+	s, ctx, err := t.stmt(query)
+	if err != nil {
+		t.fail(err)
 		return 0
 	}
-	r, err := t.ExecContext(t.ctx, query, args...)
+	r, err := s.ExecContext(ctx, args...)
 	if err != nil {
-		t.err = err
+		t.fail(err)
 		return 0
 	}
 	n, _ := r.RowsAffected()
@@ -151,35 +165,33 @@ func (t *tx) exec(query string, args ...any) int64 {
 // get scans the first row; the answer is false if there is none.
 func (t *tx) get(query string, args ...any) func(dst ...any) bool {
 	return func(dst ...any) bool {
-		if t.err != nil {
-			return false
+		s, ctx, err := t.stmt(query)
+		if err == nil {
+			err = s.QueryRowContext(ctx, args...).Scan(dst...)
 		}
-		err := t.QueryRowContext(t.ctx, query, args...).Scan(dst...)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			t.err = err
+			t.fail(err)
 		}
 		return err == nil
 	}
 }
 
-// each calls f for each row after all rows have been read, so that f may query.
+// each returns all rows, so that what is done for each may query.
 func each[T any](t *tx, scan func(*sql.Rows, *T) error, query string, args ...any) []T {
-	if t.err != nil {
-		return nil
-	}
-	out, err := rows(t.ctx, t.Tx, scan, query, args...)
+	out, err := rows(t, scan, query, args...)
 	if err != nil {
-		t.err = err
+		t.fail(err)
+		return nil
 	}
 	return out
 }
 
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-func rows[T any](ctx context.Context, db querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
-	rs, err := db.QueryContext(ctx, query, args...)
+func rows[T any](t *tx, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
+	s, ctx, err := t.stmt(query)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := s.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -201,21 +213,31 @@ func (q *Queue) now() int64 { return q.clock().UnixMilli() }
 
 // write runs f in an immediate transaction.
 func (q *Queue) write(ctx context.Context, doing string, f func(*tx) error) error {
-	x, err := q.w.BeginTx(ctx, nil)
+	c, err := q.w.take(ctx)
 	if err != nil {
 		return wrap(doing, err)
 	}
-	t := &tx{Tx: x, ctx: ctx, q: q, now: q.now()}
-	err = f(t)
+	defer q.w.give(c)
+	return q.transact(c, ctx, ctx, doing, f)
+}
+
+// transact runs f in a transaction on the writing connection. Beginning it, which
+// waits for other processes, ends with begin; its statements with ctx.
+func (q *Queue) transact(c *conn, begin, ctx context.Context, doing string, f func(*tx) error) error {
+	t := &tx{conn: c, ctx: ctx, q: q}
+	err := c.run(begin, "BEGIN IMMEDIATE")
+	if err == nil {
+		t.now = q.now()
+		err = f(t)
+	}
 	if err == nil {
 		err = t.err
 	}
 	if err == nil {
-		err = x.Commit()
-	} else {
-		_ = x.Rollback() // the first error tells more
+		err = c.run(context.WithoutCancel(ctx), "COMMIT")
 	}
 	if err != nil {
+		c.rollback()
 		return wrap(doing, err)
 	}
 	if t.wake {
@@ -226,13 +248,17 @@ func (q *Queue) write(ctx context.Context, doing string, f func(*tx) error) erro
 
 // read runs f in a read transaction: one consistent picture.
 func (q *Queue) read(ctx context.Context, doing string, f func(*tx) error) error {
-	x, err := q.r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	c, err := q.r.take(ctx)
 	if err != nil {
 		return wrap(doing, err)
 	}
-	defer func() { _ = x.Rollback() }()
-	t := &tx{Tx: x, ctx: ctx, q: q, now: q.now()}
-	err = f(t)
+	defer q.r.give(c)
+	defer c.rollback()
+	t := &tx{conn: c, ctx: ctx, q: q, now: q.now()}
+	err = c.run(ctx, "BEGIN")
+	if err == nil {
+		err = f(t)
+	}
 	if err == nil {
 		err = t.err
 	}

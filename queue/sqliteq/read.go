@@ -3,7 +3,6 @@ package sqliteq
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -233,13 +232,19 @@ func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 // Check implements [queue.Checker].
 func (q *Queue) Check(ctx context.Context) []queue.Finding {
 	var mode, integrity string
-	var version int
-	var synced int
-	err := errors.Join(
-		q.w.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode),
-		q.w.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synced),
-		q.w.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version),
-		q.r.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&integrity))
+	var version, synced int
+	err := q.write(ctx, "check", func(t *tx) error {
+		t.get("PRAGMA journal_mode")(&mode)
+		t.get("PRAGMA synchronous")(&synced)
+		t.get("PRAGMA user_version")(&version)
+		return nil
+	})
+	if err == nil {
+		err = q.read(ctx, "check", func(t *tx) error {
+			t.get("PRAGMA quick_check(1)")(&integrity)
+			return nil
+		})
+	}
 	if err != nil {
 		return []queue.Finding{{Code: "queue", Title: "queue file", Severity: queue.Critical,
 			Text: fmt.Sprintf("The queue file %s cannot be used: %v. Check its owner, the disk and that it is not on a network file system.", q.path, err)}}

@@ -25,9 +25,12 @@ func (q *Queue) stream(ctx context.Context, topic int, after string, limit int, 
 	}
 	var out []entry
 	err = q.await(ctx, wait, func() (bool, error) {
-		out, err = rows(ctx, q.r, func(rs *sql.Rows, e *entry) error { return rs.Scan(&e.id, &e.body) },
-			"SELECT id,body FROM stream WHERE topic=? AND id>? ORDER BY id LIMIT ?", topic, pos, limit)
-		return len(out) > 0, wrap("read stream", err)
+		err := q.read(ctx, "read stream", func(t *tx) error {
+			out = each(t, func(rs *sql.Rows, e *entry) error { return rs.Scan(&e.id, &e.body) },
+				"SELECT id,body FROM stream WHERE topic=? AND id>? ORDER BY id LIMIT ?", topic, pos, limit)
+			return nil
+		})
+		return len(out) > 0, err
 	})
 	return out, err
 }

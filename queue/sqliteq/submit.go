@@ -4,33 +4,107 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"dreamcad/queue"
 	"dreamcad/queue/internal/refuse"
 )
 
-// Submit implements [queue.Submitter].
+// Submit implements [queue.Submitter]. Requests that wait for the file's one
+// writer at the same time share a transaction: a hundred at once cost one sync.
 func (q *Queue) Submit(ctx context.Context, r queue.Request, quotas ...queue.Quota) (queue.Receipt, error) {
 	if err := r.Normalise(); err != nil {
 		return queue.Receipt{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.SubmitBudget)
 	defer cancel()
-	var rc queue.Receipt
-	err := q.write(ctx, "submit", func(t *tx) (err error) {
-		rc, err = t.submit(&r, quotas, false)
-		return err
-	})
-	return rc, err
+	s := &submission{ctx: ctx, r: &r, quotas: quotas, done: make(chan struct{})}
+	turn, stop := context.WithCancel(ctx)
+	defer stop()
+	s.stop = stop
+	q.mu.Lock()
+	q.line = append(q.line, s)
+	q.mu.Unlock()
+	for waits := true; waits; {
+		c, err := q.w.take(turn)
+		if err == nil {
+			err = q.submitLine(ctx, c)
+			q.w.give(c)
+		}
+		q.mu.Lock()
+		i := slices.Index(q.line, s) // < 0: this or another's transaction took it along
+		waits = i >= 0
+		if waits && err != nil {
+			q.line = slices.Delete(q.line, i, i+1)
+			q.mu.Unlock()
+			return queue.Receipt{}, wrap("submit", err)
+		}
+		q.mu.Unlock()
+	}
+	<-s.done
+	return s.receipt, s.err
 }
 
-// SubmitMany implements [queue.Submitter]: up to 200 requests share a transaction.
+// submission is a request that waits for the writer.
+type submission struct {
+	ctx    context.Context
+	r      *queue.Request
+	quotas []queue.Quota
+	stop   func() // ends its waiting
+	// Set when done is closed.
+	receipt queue.Receipt
+	err     error
+	done    chan struct{}
+}
+
+// submitLine writes all who wait in one transaction; ctx ends the waiting for
+// other processes. Its error is for a request that still waits.
+func (q *Queue) submitLine(ctx context.Context, c *conn) error {
+	q.mu.Lock()
+	n := len(q.line)
+	q.mu.Unlock()
+	if n == 0 {
+		return nil // another took the caller along
+	}
+	var taken []*submission
+	err := q.transact(c, ctx, context.WithoutCancel(ctx), "submit", func(t *tx) error {
+		q.mu.Lock()
+		n := min(len(q.line), groupSize)
+		taken = append(taken, q.line[:n]...)
+		q.line = slices.Delete(q.line, 0, n)
+		q.mu.Unlock()
+		for _, s := range taken {
+			if s.err = s.ctx.Err(); s.err == nil {
+				s.receipt, s.err = t.submit(s.r, s.quotas, false)
+			}
+			if t.err != nil {
+				return t.err
+			}
+		}
+		return nil
+	})
+	for _, s := range taken {
+		if s.err == nil {
+			s.err = err
+		}
+		if s.err = wrap("submit", s.err); s.err != nil {
+			s.receipt = queue.Receipt{}
+		}
+		s.stop()
+		close(s.done)
+	}
+	return err
+}
+
+// groupSize bounds how many requests share a transaction.
+const groupSize = 200
+
+// SubmitMany implements [queue.Submitter]: up to groupSize requests share a transaction.
 func (q *Queue) SubmitMany(ctx context.Context, rs []queue.Request) ([]queue.Receipt, []error) {
 	out, errs := make([]queue.Receipt, len(rs)), make([]error, len(rs))
-	const group = 200
-	for lo := 0; lo < len(rs); lo += group {
-		hi := min(lo+group, len(rs))
+	for lo := 0; lo < len(rs); lo += groupSize {
+		hi := min(lo+groupSize, len(rs))
 		err := q.write(ctx, "submit many", func(t *tx) error {
 			for i := lo; i < hi; i++ {
 				r := rs[i]
