@@ -2,6 +2,7 @@ package chattest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -25,11 +26,13 @@ func Interactions() int {
 
 // FlatHeap calls each for 0 … total-1 and fails when the heap grows meanwhile.
 // It looks twenty times, after settle and a garbage collection, and reports the
-// slope of a line through the looks after the first skip, in which caches fill.
+// slope of a line through the looks after the first skip, in which caches fill,
+// and the course of the heap and of the memory that the process holds.
 func FlatHeap(t *testing.T, total, skip int, each func(i int), settle func()) {
 	t.Helper()
 	type look struct{ n, heap float64 }
 	var looks []look
+	course := ""
 	began := time.Now()
 	for i := range total {
 		each(i)
@@ -42,6 +45,7 @@ func FlatHeap(t *testing.T, total, skip int, each func(i int), settle func()) {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		looks = append(looks, look{float64(i + 1), float64(m.HeapAlloc)})
+		course += fmt.Sprintf("\n%8d after %4.0f s: heap %.2f MB, resident %.1f MB", i+1, time.Since(began).Seconds(), float64(m.HeapAlloc)/1e6, resident()/1e6)
 	}
 	looks = looks[skip:]
 	var sx, sy, sxx, sxy float64
@@ -51,11 +55,24 @@ func FlatHeap(t *testing.T, total, skip int, each func(i int), settle func()) {
 	n := float64(len(looks))
 	slope := (n*sxy - sx*sy) / (n*sxx - sx*sx)
 	first, last := looks[0], looks[len(looks)-1]
-	t.Logf("%d interactions in %v: %.2f bytes per interaction; heap %.2f MB after %.0f, %.2f MB after %.0f", total, time.Since(began).Round(time.Second),
-		slope, first.heap/1e6, first.n, last.heap/1e6, last.n)
+	t.Logf("%d interactions in %v: %.2f bytes per interaction; heap %.2f MB after %.0f, %.2f MB after %.0f%s", total, time.Since(began).Round(time.Second),
+		slope, first.heap/1e6, first.n, last.heap/1e6, last.n, course)
 	if grown := last.heap - first.heap; grown > 6<<20 || total >= 100_000 && slope > 8 {
 		t.Errorf("the heap grew by %.2f MB: %.2f bytes per interaction", grown/1e6, slope)
 	}
+}
+
+// resident is the memory that the process holds, in bytes; 0 where Linux does not tell.
+func resident() float64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, pages float64
+	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
+		return 0
+	}
+	return pages * float64(os.Getpagesize())
 }
 
 // Tidy lets the queue drop what is old.

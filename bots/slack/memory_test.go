@@ -41,12 +41,13 @@ func (noPace) Rate(string) (float64, int) { return 0, 0 }
 // Memory stays flat over a million interactions (DREAM_INTERACTIONS sets how
 // many; the short form is 4,000): of ten, one submits a job and one cancels it,
 // the others look, repeat or mean nothing. Users, channels and ids are new ones
-// all the time; the queue is a real one.
+// all the time; the queue is a real one without its syncs, which would take
+// most of the time.
 func TestMemory(t *testing.T) {
 	config := queue.DefaultConfig()
 	config.KeepCount, config.KeepEvents, config.SubmitBudget = 500, 1000, patience
 	ctx, stop := context.WithCancel(context.Background())
-	q, err := sqliteq.Open(ctx, filepath.Join(t.TempDir(), "queue.db"), config, sqliteq.Options{})
+	q, err := sqliteq.Open(ctx, filepath.Join(t.TempDir(), "queue.db"), config, sqliteq.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
