@@ -115,7 +115,7 @@ func (c *conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 
 // run executes a statement without arguments or rows.
 func (c *conn) run(ctx context.Context, query string) error {
-	s, err := c.stmt(ctx, query)
+	s, err := c.stmt(ctx, query) //nolint:sqlclosecheck // the connection keeps it
 	if err == nil {
 		_, err = s.ExecContext(ctx)
 	}

@@ -148,7 +148,7 @@ func (t *tx) stmt(query string) (*sql.Stmt, context.Context, error) {
 }
 
 func (t *tx) exec(query string, args ...any) int64 {
-	s, ctx, err := t.stmt(query)
+	s, ctx, err := t.stmt(query) //nolint:sqlclosecheck // the connection keeps it
 	if err != nil {
 		t.fail(err)
 		return 0
@@ -165,7 +165,7 @@ func (t *tx) exec(query string, args ...any) int64 {
 // get scans the first row; the answer is false if there is none.
 func (t *tx) get(query string, args ...any) func(dst ...any) bool {
 	return func(dst ...any) bool {
-		s, ctx, err := t.stmt(query)
+		s, ctx, err := t.stmt(query) //nolint:sqlclosecheck // the connection keeps it
 		if err == nil {
 			err = s.QueryRowContext(ctx, args...).Scan(dst...)
 		}
@@ -187,7 +187,7 @@ func each[T any](t *tx, scan func(*sql.Rows, *T) error, query string, args ...an
 }
 
 func rows[T any](t *tx, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
-	s, ctx, err := t.stmt(query)
+	s, ctx, err := t.stmt(query) //nolint:sqlclosecheck // the connection keeps it
 	if err != nil {
 		return nil, err
 	}
