@@ -95,7 +95,7 @@ func (q *Queue) Feed(ctx context.Context, f queue.Feeding) error {
 		if err != nil {
 			return err
 		}
-		args = append(args, r.ID, req, fix.head(), fix.tail(), fix.class, fix.pool, r.Line, fix.user)
+		args = append(args, r.ID, req, fix.pack())
 	}
 	v, err := q.list(ctx, "feed batch", q.s.feed, args...)
 	switch {

@@ -2,6 +2,7 @@ package redisq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -92,16 +93,16 @@ func (q *Queue) info(ctx context.Context) (map[string]string, error) {
 // Audit implements [queue.Auditor]. It walks over all keys of the queue in
 // small steps, so it may run beside the service.
 func (q *Queue) Audit(ctx context.Context) ([]string, error) {
-	a := &audit{q: q, ctx: ctx, inLine: map[string]int{}, userQ: map[string]int{}, userR: map[string]int{}, batch: map[string]int{}}
+	a := &audit{q: q, ctx: ctx, inLine: map[string]int{}, lined: map[string]int{}, userQ: map[string]int{}, userR: map[string]int{}, batch: map[string]int{}}
 	return a.run()
 }
 
 type audit struct {
-	q                           *Queue
-	ctx                         context.Context
-	out                         []string
-	inLine, userQ, userR, batch map[string]int
-	queued                      int
+	q                                  *Queue
+	ctx                                context.Context
+	out                                []string
+	inLine, lined, userQ, userR, batch map[string]int
+	queued, leased                     int
 }
 
 func (a *audit) say(format string, args ...any) {
@@ -110,14 +111,15 @@ func (a *audit) say(format string, args ...any) {
 	}
 }
 
-// scan calls f with the keys of a sort.
-func (a *audit) scan(sort string, f func(keys []string) error) error {
+// scan calls f with the queue's keys that fit a pattern, some perhaps twice. It
+// goes in small steps and holds nobody up.
+func (q *Queue) scan(ctx context.Context, pattern string, f func(keys []string) error) error {
 	each := func(ctx context.Context, c redis.Cmdable) error {
 		var cur uint64
 		for {
-			ks, next, err := c.Scan(ctx, cur, escape(a.q.p)+sort+":*", 500).Result()
+			ks, next, err := c.Scan(ctx, cur, escape(q.p)+pattern, 1000).Result()
 			if err != nil {
-				return wrap("audit", err)
+				return err
 			}
 			if err := f(ks); err != nil {
 				return err
@@ -127,14 +129,14 @@ func (a *audit) scan(sort string, f func(keys []string) error) error {
 			}
 		}
 	}
-	if cc, ok := a.q.c.(*redis.ClusterClient); ok {
-		m, err := cc.MasterForKey(a.ctx, a.q.key("c"))
+	if cc, ok := q.c.(*redis.ClusterClient); ok {
+		m, err := cc.MasterForKey(ctx, q.key("c"))
 		if err != nil {
-			return wrap("audit", err)
+			return err
 		}
-		return each(a.ctx, m)
+		return each(ctx, m)
 	}
-	return each(a.ctx, a.q.c)
+	return each(ctx, q.c)
 }
 
 // escape keeps the prefix from being read as a pattern.
@@ -143,17 +145,13 @@ func escape(s string) string {
 }
 
 func (a *audit) run() ([]string, error) {
-	if err := a.scan("j", a.jobs); err != nil {
-		return nil, err
-	}
-	if err := a.scan("l", a.lines); err != nil {
-		return nil, err
-	}
-	if err := a.scan("u", a.users); err != nil {
-		return nil, err
-	}
-	if err := a.scan("b", a.batches); err != nil {
-		return nil, err
+	for _, part := range []struct {
+		sort string
+		look func(keys []string) error
+	}{{"j", a.jobs}, {"l", a.lines}, {"u", a.users}, {"b", a.batches}} {
+		if err := a.q.scan(a.ctx, part.sort+":*", part.look); err != nil {
+			return nil, wrap("audit", err)
+		}
 	}
 	return a.out, a.sets()
 }
@@ -172,46 +170,62 @@ func (a *audit) jobs(keys []string) error {
 		return nil
 	}
 	p := a.q.c.Pipeline()
-	type place struct{ line, held, lease, later, done, failed, cancelled, quarantined *redis.FloatCmd }
+	type place struct {
+		line  *redis.IntCmd
+		lease *redis.StringCmd
+		sets  map[queue.Status]*redis.FloatCmd
+		held  *redis.FloatCmd
+	}
 	ps := make([]place, len(ids))
 	for i, h := range hs {
 		z := func(parts ...string) *redis.FloatCmd { return p.ZScore(a.ctx, a.q.key(parts...), ids[i]) }
-		f := h.fixed()
-		ps[i] = place{z("l", f.class, f.pool, f.user), z("held"), z("leases"), z("later"), z("t", "done"), z("t", "failed"), z("t", "cancelled"), z("t", "quarantined")}
-	}
-	if _, err := p.Exec(a.ctx); err != nil && err != redis.Nil {
-		return wrap("audit", err)
-	}
-	for i, h := range hs {
-		pl, f := ps[i], h.fixed()
-		var in []string
-		for _, x := range []struct {
-			n string
-			c *redis.FloatCmd
-		}{{"queued", pl.line}, {"queued", pl.held}, {"leased", pl.lease}, {"scheduled", pl.later}, {"done", pl.done}, {"failed", pl.failed}, {"cancelled", pl.cancelled}, {"quarantined", pl.quarantined}} {
-			if x.c.Err() == nil {
-				in = append(in, x.n)
+		f, s := fixedOf(h["m"]), h.state()
+		ps[i] = place{line: p.LPos(a.ctx, a.q.key("l", f.class, f.pool, f.user), ids[i], redis.LPosArgs{}), lease: p.HGet(a.ctx, a.q.key("leases"), s.lease),
+			held: z("held"), sets: map[queue.Status]*redis.FloatCmd{queue.Scheduled: z("later")}}
+		for _, st := range statusCode {
+			if st.Terminal() {
+				ps[i].sets[st] = z("t", string(st))
 			}
 		}
-		if len(in) != 1 || in[0] != h["st"] {
-			a.say("job %s is %s but stands in %v", ids[i], h["st"], in)
+	}
+	if _, err := p.Exec(a.ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return err
+	}
+	for i, h := range hs {
+		pl, f, s := ps[i], fixedOf(h["m"]), h.state()
+		var in []queue.Status
+		if pl.line.Err() == nil {
+			in = append(in, queue.Queued)
+			a.inLine[f.class]++
 		}
-		live := h["st"] == "queued" || h["st"] == "scheduled" || h["st"] == "leased"
+		if pl.held.Err() == nil {
+			in = append(in, queue.Queued)
+		}
+		if pl.lease.Err() == nil && leaseOf(pl.lease.Val()) == ids[i] {
+			in = append(in, queue.Leased)
+			a.leased++
+		}
+		for st, z := range pl.sets {
+			if z.Err() == nil {
+				in = append(in, st)
+			}
+		}
+		if len(in) != 1 || in[0] != s.status || (pl.held.Err() == nil) != s.held {
+			a.say("job %s is %s (held: %v) but stands in %v", ids[i], s.status, s.held, in)
+		}
+		live := !s.status.Terminal()
 		switch {
-		case h["st"] == "leased":
+		case s.status == queue.Leased:
 			a.userR[f.user]++
 		case live && f.batch == "":
 			a.userQ[f.user]++
 			a.queued++
 		}
-		if h["st"] != "leased" && h.float("ch") != 0 {
-			a.say("job %s is %s with a charge left", ids[i], h["st"])
+		if s.status != queue.Leased && s.charged != 0 {
+			a.say("job %s is %s with a charge left", ids[i], s.status)
 		}
 		if f.batch != "" && live {
 			a.batch[f.batch]++
-		}
-		if h["st"] == "queued" && h["hd"] == "" {
-			a.inLine[f.class]++
 		}
 	}
 	return nil
@@ -225,15 +239,31 @@ func (a *audit) lines(keys []string) error {
 		}
 		p := a.q.c.Pipeline()
 		v, vp := p.ZScore(a.ctx, a.q.key("v", f[0], f[1]), f[2]), p.ZScore(a.ctx, a.q.key("vp", f[0], f[1]), f[2])
-		vt := p.HGet(a.ctx, a.q.key("u", f[2]), "vt:"+f[0])
-		if _, err := p.Exec(a.ctx); err != nil && err != redis.Nil {
-			return wrap("audit", err)
+		u, bound, ids := p.Get(a.ctx, a.q.key("u", f[2])), p.ZScore(a.ctx, a.q.key("wt", f[0]), f[1]+":"+f[2]), p.LRange(a.ctx, k, 0, 999)
+		if _, err := p.Exec(a.ctx); err != nil && !errors.Is(err, redis.Nil) {
+			return err
 		}
 		if (v.Err() == nil) == (vp.Err() == nil) {
 			a.say("user %s has a line in %s %s and is not in its order exactly once", f[2], f[0], f[1])
 		}
-		if x, _ := vt.Float64(); v.Err() == nil && v.Val() != x {
+		if x := userOf(u.Val()).vt[f[0]]; v.Err() == nil && v.Val() != x {
 			a.say("virtual time of %s in %s is %v and in the order %v", f[2], f[0], x, v.Val())
+		}
+		a.lined[f[0]]++
+		hs, err := a.q.jobs(a.ctx, ids.Val())
+		if err != nil {
+			return err
+		}
+		last := 0.0
+		for _, h := range hs {
+			s := h.state()
+			if s.seq <= last {
+				a.say("a line of %s in %s %s is out of order at number %v", f[2], f[0], f[1], s.seq)
+			}
+			if bound.Err() != nil || bound.Val() > s.since {
+				a.say("a job of %s in %s %s waits since %v, its line since %v", f[2], f[0], f[1], s.since, bound.Val())
+			}
+			last = s.seq
 		}
 	}
 	return nil
@@ -242,14 +272,13 @@ func (a *audit) lines(keys []string) error {
 func (a *audit) users(keys []string) error {
 	for _, k := range keys {
 		u := strings.TrimPrefix(k, a.q.key("u", ""))
-		v, err := a.q.c.HMGet(a.ctx, k, "qd", "rn").Result()
-		if err != nil {
-			return wrap("audit", err)
+		v, err := a.q.c.Get(a.ctx, k).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
 		}
-		qd, _ := strconv.Atoi(text(v[0]))
-		rn, _ := strconv.Atoi(text(v[1]))
-		if qd != a.userQ[u] || rn != a.userR[u] {
-			a.say("user %s counts %d waiting and %d running, there are %d and %d", u, qd, rn, a.userQ[u], a.userR[u])
+		x := userOf(v)
+		if int(x.queued) != a.userQ[u] || int(x.running) != a.userR[u] {
+			a.say("user %s counts %v waiting and %v running, there are %d and %d", u, x.queued, x.running, a.userQ[u], a.userR[u])
 		}
 		delete(a.userQ, u)
 		delete(a.userR, u)
@@ -262,7 +291,7 @@ func (a *audit) batches(keys []string) error {
 		id := strings.TrimPrefix(k, a.q.key("b", ""))
 		n, err := a.q.c.HGet(a.ctx, k, "out").Int()
 		if err != nil {
-			return wrap("audit", err)
+			return err
 		}
 		if n != a.batch[id] {
 			a.say("batch %s counts %d live jobs, there are %d", id, n, a.batch[id])
@@ -279,33 +308,30 @@ func (a *audit) sets() error {
 	for u, n := range a.userR {
 		a.say("user %s has %d running jobs and no record", u, n)
 	}
+	p := a.q.c.Pipeline()
+	total, leases := p.Get(a.ctx, a.q.key("k")), p.HLen(a.ctx, a.q.key("leases"))
+	sw, poison := p.HLen(a.ctx, a.q.key("sw")), p.HLen(a.ctx, a.q.key("poison"))
+	lines := map[string]*redis.IntCmd{}
 	for _, c := range queue.Classes {
-		n, err := a.q.c.ZCard(a.ctx, a.q.key("wt", string(c))).Result()
-		if err != nil {
-			return wrap("audit", err)
-		}
-		if int(n) != a.inLine[string(c)] {
-			a.say("%d jobs wait in class %s, the index has %d", a.inLine[string(c)], c, n)
-		}
+		lines[string(c)] = p.ZCard(a.ctx, a.q.key("wt", string(c)))
 	}
-	n, err := a.q.c.HGet(a.ctx, a.q.key("c"), "waiting").Int()
-	if err != nil && err != redis.Nil {
+	if _, err := p.Exec(a.ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return wrap("audit", err)
 	}
-	if n != a.queued {
-		a.say("the total of queued jobs is %d, there are %d", n, a.queued)
+	t := totalOf(total.Val())
+	for _, x := range []struct {
+		what       string
+		counted, n int64
+	}{
+		{"waiting jobs", int64(t["waiting"]), int64(a.queued)}, {"leases", leases.Val(), int64(a.leased)},
+		{"jobs in interactive lines", int64(t["ini"]), int64(a.inLine[string(queue.Interactive)])}, {"jobs in bulk lines", int64(t["inb"]), int64(a.inLine[string(queue.Bulk)])},
+		{"interactive lines", lines[string(queue.Interactive)].Val(), int64(a.lined[string(queue.Interactive)])},
+		{"bulk lines", lines[string(queue.Bulk)].Val(), int64(a.lined[string(queue.Bulk)])},
+		{"switches", int64(t["sw"]), sw.Val()}, {"kinds of poison", int64(t["poison"]), poison.Val()},
+	} {
+		if x.counted != x.n {
+			a.say("%d %s are counted, there are %d", x.counted, x.what, x.n)
+		}
 	}
-	leases, err := a.q.c.ZRange(a.ctx, a.q.key("leases"), 0, 9999).Result()
-	if err != nil {
-		return wrap("audit", err)
-	}
-	hs, err := a.q.jobs(a.ctx, leases)
-	if err == nil && len(hs) != len(leases) {
-		a.say("%d lease entries without a job", len(leases)-len(hs))
-	}
-	lids, err2 := a.q.c.HLen(a.ctx, a.q.key("lids")).Result()
-	if err2 == nil && int(lids) != len(leases) {
-		a.say("%d leases and %d lease ids", len(leases), lids)
-	}
-	return wrap("audit", err)
+	return nil
 }

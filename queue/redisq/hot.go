@@ -1,224 +1,240 @@
 package redisq
 
-// The three scripts of every job's way, written out: the functions of the
-// prelude cost them twice the time, for each table and closure is made anew at
-// each call. What is rare (limits on running jobs, ends of batches) they leave
-// to the prelude. `CLOCK` sets ms and ts, the server's time as number and text;
-// lines that end in "-- limited" stand there only if running jobs are limited.
+// The three scripts of every job's way, written out: each function, table and
+// call of a command that they can do without makes them cheaper. What is rare
+// they leave to the functions of the prelude: `rest('name', …)` calls one and
+// writes back what it changed; records that the script itself changes are
+// written before it.
+// `CLOCK` sets ms and ts, the server's time as number and text; lines that end
+// in "-- limited" stand there only if running jobs are limited.
 const (
-	// ARGV: id req head tail class pool batch line user nonce key quotas(text "cost key\n", "*" before it if live) nq {key cost limit life}…
-	// returns {new 0|1, id, status} or {"limit"|"full"|"quota"|"poison"|"pools", detail}
+	// ARGV: id req fixed key quotas(text "cost key\n", "*" before it if live) {key cost limit life}…
+	// returns {new 0|1, id, status code} or {"limit"|"full"|"quota"|"poison"|"pools", detail}
 	submitLua = `
-local id, cl, po, ba, us, key, quotas = ARGV[1], ARGV[5], ARGV[6], ARGV[7], ARGV[9], ARGV[11], ARGV[12]
+local id, m, key, quotas = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local first = id
 if key ~= '' then first = call('GET', P .. 'i:' .. key) or id end
-local v = call('HMGET', P .. 'j:' .. first, 'st', 'sn')
-if v[1] then return {v[2] == ARGV[10] and 1 or 0, first, v[1]} end
-if first ~= id then return {0, first, 'done'} end
-if call('EXISTS', P .. 'poison') == 1 then
-  local by = call('HGET', P .. 'poison', string.match(ARGV[4], '[^\n]*$'))
+local known = call('HGET', P .. 'j:' .. first, 's')
+if known then
+  local mine = struct.unpack('<Bc0', m) == struct.unpack('<Bc0', call('HGET', P .. 'j:' .. first, 'm'))
+  return {mine and 1 or 0, first, string.byte(known)}
+end
+if first ~= id then return {0, first, 4} end
+local @fixed = struct.unpack('@fixed.f', m)
+local uk, line = P .. 'u:' .. us, P .. 'l:' .. cl .. ':' .. po .. ':' .. us
+local n = call('MGET', P .. 'k', uk)
+local @total = @total.0
+if n[1] then @total = struct.unpack('@total.f', n[1]) end
+local @user = @user.0
+if n[2] then @user = struct.unpack('@user.f', n[2]) end
+if poison > 0 then
+  local by = call('HGET', P .. 'poison', fp)
   if by then return {'poison', by} end
 end
-local c = call('HMGET', P .. 'c', 'seq', 'waiting', 'floor:' .. cl)
-local uk, line = P .. 'u:' .. us, P .. 'l:' .. cl .. ':' .. po .. ':' .. us
-local u = call('HMGET', uk, 'qd', 'rn', 'pz', 'ln:' .. cl, 'vt:' .. cl, 'va:' .. cl)
-local qd, rn, lines, waiting = tonumber(u[1] or 0), tonumber(u[2] or 0), tonumber(u[4] or 0), tonumber(c[2] or 0)
 if ba == '' then
   if C.queueduser > 0 and qd >= C.queueduser then return {'limit', ''} end
   if C.queuedall > 0 and waiting >= C.queuedall then return {'full', ''} end
 end
-local fresh = call('EXISTS', line) == 0
+for i = 6, #ARGV, 4 do
+  if tonumber(call('GET', P .. 'n:quota/' .. ARGV[i]) or 0) + tonumber(ARGV[i+1]) > tonumber(ARGV[i+2]) then return {'quota', (i - 6) / 4} end
+end
+local fresh = call('RPUSH', line, id) == 1
 if fresh and call('SADD', P .. 'pools', po) == 1 and call('SCARD', P .. 'pools') > 256 then
   call('SREM', P .. 'pools', po)
+  call('LPOP', line)
   return {'pools', ''}
 end
-if quotas ~= '' then
-  for i = 14, 10 + 4 * tonumber(ARGV[13]), 4 do
-    if tonumber(call('GET', P .. 'n:quota/' .. ARGV[i]) or 0) + tonumber(ARGV[i+1]) > tonumber(ARGV[i+2]) then return {'quota', tostring((i - 14) / 4)} end
-  end
-  for i = 14, 10 + 4 * tonumber(ARGV[13]), 4 do
-    local k = P .. 'n:quota/' .. ARGV[i]
-    local new = call('EXISTS', k) == 0
-    call('INCRBY', k, ARGV[i+1])
-    if new and tonumber(ARGV[i+3]) > 0 then call('PEXPIRE', k, ARGV[i+3]) end
-  end
+for i = 6, #ARGV, 4 do
+  local k = P .. 'n:quota/' .. ARGV[i]
+  local new = call('EXISTS', k) == 0
+  call('INCRBY', k, ARGV[i+1])
+  if new and tonumber(ARGV[i+3]) > 0 then call('PEXPIRE', k, ARGV[i+3]) end
 end
 CLOCK
-local sq = string.format('%d', (c[1] or 0) + 1)
-call('HSET', P .. 'j:' .. id, 'r', ARGV[2], 'm', ARGV[3] .. ARGV[4], 'st', 'queued', 'sq', sq, 'sb', ts, 'sn', ARGV[10], 'ev', ba == '' and '1' or '0', 'qt', quotas)
-call('ZADD', ba == '' and P .. 'x:' .. us or P .. 'xb:' .. ba, sq, id)
-call('ZADD', P .. 'rev', '0', string.reverse(id))
-if key ~= '' then call('SET', P .. 'i:' .. key, id, 'PX', C.keylife) end
-call('ZADD', line, sq, id)
-call('ZADD', P .. 'wt:' .. cl, ts, id)
-if qd == 0 and rn == 0 then call('PERSIST', uk) end
-if ba == '' then qd, waiting = qd + 1, waiting + 1 end
+seq = seq + 1
+if ba == '' then
+  qd, waiting = qd + 1, waiting + 1
+  call('RPUSH', P .. 'x:' .. us, id)
+  call('XADD', P .. 'ev', '*', 'e', 'accepted\n' .. id .. '\n0\n\n1\n' .. ts .. '\n' .. string.sub(m, pos) .. '\n{"stage":"queued"}')
+else call('RPUSH', P .. 'xb:' .. ba, id) end
+call('HSET', P .. 'j:' .. id, 's', struct.pack('@state.f', 1, 0, 0, 0, seq, ms, ms, 0, 0, 0, 0, 0, 0, ba == '' and 1 or 0, 0, 0, '', #quotas, quotas), 'm', m, 'r', ARGV[2])
+if key ~= '' then call('SET', P .. 'i:' .. key, id, 'PX', 'C.keylife') end
+if cl == 'bulk' then inb = inb + 1 else ini = ini + 1 end
 if fresh then
-  -- enter, as in the prelude
-  local vt, fl = tonumber(u[5] or ''), tonumber(c[3] or 0)
-  if not vt or lines <= 0 then
-    if not vt or vt < fl then vt = fl + sq % 1000000 * 1e-9
-    elseif C.halflife > 0 then vt = fl + (vt - fl) * 2 ^ (-(ms - tonumber(u[6] or 0)) / C.halflife) end
-    call('HSET', uk, 'vt:' .. cl, vt, 'va:' .. cl, ts)
+  -- as enter and lineAdd in the prelude
+  local vt, va, lines, fl = vti, vai, lni, fli
+  if cl == 'bulk' then vt, va, lines, fl = vtb, vab, lnb, flb end
+  if vt < 0 or lines <= 0 then
+    if vt < fl then vt = fl + seq % 1000000
+    elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(ms - va) / C.halflife)) end
+    va = ms
   end
-  local out = u[3] == '1' or (C.running > 0 and rn >= C.running)
-  call('ZADD', (out and P .. 'vp:' or P .. 'v:') .. cl .. ':' .. po, vt, us)
-  call('HSET', uk, 'qd', qd, 'ln:' .. cl, lines + 1)
-else
-  call('HSET', uk, 'qd', qd)
+  if cl == 'bulk' then vtb, vab, lnb = vt, va, lines + 1 else vti, vai, lni = vt, va, lines + 1 end
+  local out = pz == 1 or (C.running > 0 and rn >= C.running)
+  call('ZADD', (out and P .. 'vp:' or P .. 'v:') .. cl .. ':' .. po, string.format('%d', vt), us)
+  call('ZADD', P .. 'wt:' .. cl, ts, po .. ':' .. us)
+  call('ZADD', P .. 'w:' .. po, '0', '1')
 end
-call('ZADD', P .. 'w:' .. po, '0', '1')
-call('HSET', P .. 'c', 'seq', sq, 'waiting', waiting)
-if ba == '' then call('XADD', P .. 'ev', '*', 'e', 'accepted\n' .. id .. '\n0\n\n1\n' .. ts .. '\n' .. ARGV[4], 'd', '{"stage":"queued"}') end
-return {1, id, 'queued'}`
+call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w))
+return {1, id, 1}`
 
-	// ARGV: lease worker name beside register-info(""=no) nclasses class… pool…
-	// returns false, {id, {value of a field of leaseFields …}}, or {"repair", class, pool, user, id}
+	// ARGV: lease worker name beside(1|"") register-info(""=no) woken(1|"": by the marker) class|"" class|"" pool…
+	// returns false, {"again"} (a line was mended), or {id, s, r, then of a later attempt fields of leaseFields}
 	leaseLua = `
-local li, name, nc = ARGV[1], ARGV[3], tonumber(ARGV[6])
-local had = call('HGET', P .. 'lids', li)
-if had then return {had, call('HMGET', P .. 'j:' .. had, FIELDS)} end
+local mine, name = ARGV[1], ARGV[3]
+local had = call('HGET', P .. 'leases', mine)
+if had then
+  local @lease = struct.unpack('@lease.f', had)
+  local id = string.sub(had, pos)
+  return {id, unpack(call('HMGET', P .. 'j:' .. id, FIELDS))}
+end
 CLOCK
 if ARGV[5] ~= '' then
   call('HSET', P .. 'workers', name, ARGV[5])
   call('ZADD', P .. 'seen', ts, name)
 end
-local sw = call('EXISTS', P .. 'sw') == 1
-if sw and (call('HEXISTS', P .. 'sw', 'queue:') == 1 or call('HEXISTS', P .. 'sw', 'worker:' .. name) == 1) then return false end
-local c = call('HMGET', P .. 'c', 'leases', 'waiting', 'floor:interactive', 'floor:bulk')
-local leases = tonumber(c[1] or 0) + 1
+local @total = @total.0
+local n = call('GET', P .. 'k')
+if n then @total = struct.unpack('@total.f', n) end
+if sw > 0 and (call('HEXISTS', P .. 'sw', 'queue:') == 1 or call('HEXISTS', P .. 'sw', 'worker:' .. name) == 1) then return false end
+leases = leases + 1
 local turned = false
-if nc == 2 and leases % C.bulkevery == 0 then
+if ARGV[7] ~= '' and ARGV[8] ~= '' and leases % C.bulkevery == 0 then
   local old = call('ZRANGE', P .. 'wt:bulk', '0', '0', 'WITHSCORES')
-  turned = old[2] and ms - tonumber(old[2]) > C.bulkafter
-end
-for n = 1, nc do
-  local cl = ARGV[6 + (turned and nc + 1 - n or n)]
-  local id, po, us, vt, sq, more, others
-  if not sw or call('HEXISTS', P .. 'sw', 'class:' .. cl) == 0 then
-    for p = 7 + nc, #ARGV do
-      local who = call('ZRANGE', P .. 'v:' .. cl .. ':' .. ARGV[p], '0', '1', 'WITHSCORES')
-      for i = 1, #who, 2 do
-        local x = tonumber(who[i+1])
-        if id and x > vt then break end
-        local head = call('ZRANGE', P .. 'l:' .. cl .. ':' .. ARGV[p] .. ':' .. who[i], '0', '1', 'WITHSCORES')
-        local s = tonumber(head[2] or 0)
-        if head[1] and (not id or x < vt or s < sq) then
-          id, po, us, vt, sq, more, others = head[1], ARGV[p], who[i], x, s, head[3], who[3]
-        end
-      end
-    end
-  end
-  if id then
-    local k, uk = P .. 'j:' .. id, P .. 'u:' .. us
-    local v = call('HMGET', k, FIELDS)
-    if not v[1] then return {'repair', cl, po, us, id} end
-    local so, ba, tail = string.match(v[2], '^[^\n]*\n[^\n]*\n([^\n]*)\n([^\n]*)\n[^\n]*\n(.*)$')
-    local est = tonumber(call('HGET', P .. 'est', so) or '') or (string.sub(po, -6) == '/views' and C.estviews or C.estmesh)
-    local u = call('HMGET', uk, 'w', 'qd', 'rn', 'vt:' .. cl, 'ln:' .. cl)
-    local qd, rn, lines, waiting = tonumber(u[2] or 0), tonumber(u[3] or 0) + 1, tonumber(u[5] or 0), tonumber(c[2] or 0)
-    -- out of the line; the estimate is charged
-    call('ZREM', P .. 'l:' .. cl .. ':' .. po .. ':' .. us, id)
-    call('ZREM', P .. 'wt:' .. cl, id)
-    local new = tonumber(u[4] or 0) + est / tonumber(u[1] or 1)
-    if more then call('ZADD', P .. 'v:' .. cl .. ':' .. po, new, us)
-    else
-      call('ZREM', P .. 'v:' .. cl .. ':' .. po, us)
-      lines = lines - 1
-      if not others and call('EXISTS', P .. 'v:interactive:' .. po, P .. 'vp:interactive:' .. po, P .. 'v:bulk:' .. po, P .. 'vp:bulk:' .. po) == 0 then
-        call('SREM', P .. 'pools', po)
-      end
-    end
-    if lines > (more and 1 or 0) then
-      for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do
-        if p ~= po then call('ZADD', P .. 'v:' .. cl .. ':' .. p, 'XX', new, us) end
-      end
-    end
-    local dl, at, es, ev = string.format('%d', ms + C.lease), string.format('%d', (v[6] or 0) + 1), tostring(est), v[12]
-    if ba == '' then
-      qd, waiting, ev = qd - 1, waiting - 1, string.format('%d', (ev or 0) + 1)
-      call('XADD', P .. 'ev', '*', 'e', 'started\n' .. id .. '\n' .. at .. '\n' .. li .. '\n' .. ev .. '\n' .. ts .. '\n' .. tail, 'd', '')
-    end
-    call('HSET', k, 'st', 'leased', 'li', li, 'wk', ARGV[2], 'wn', name, 'bs', ARGV[4], 'at', at, 'sa', ts, 'dl', dl, 'es', es, 'ch', es, 'pg', '', 'as', '', 'ev', ev)
-    call('ZADD', P .. 'leases', dl, id)
-    if ARGV[4] == '' then call('ZADD', P .. 'eta', string.format('%d', ms + est * 1000), id) end
-    call('HSET', P .. 'lids', li, id)
-    call('HSET', uk, 'qd', qd, 'rn', rn, 'vt:' .. cl, new, 'va:' .. cl, ts, 'ln:' .. cl, lines)
-    local fl = tonumber(c[cl == 'bulk' and 4 or 3] or 0)
-    call('HSET', P .. 'c', 'leases', leases, 'waiting', waiting, 'floor:' .. cl, vt > fl and vt or fl)
-    reseat(us) -- limited
-    if more or others or call('EXISTS', P .. 'v:interactive:' .. po, P .. 'v:bulk:' .. po) > 0 then call('ZADD', P .. 'w:' .. po, '0', '1') end
-    v[1], v[5], v[6], v[7], v[23], v[24], v[25] = 'leased', ts, at, li, ARGV[2], es, dl
-    return {id, v}
+  turned = old[2] and ms - old[2] > C.bulkafter
+  if turned then
+    old = rest('oldest', 'bulk')
+    turned = old and ms - old > C.bulkafter
   end
 end
-return false`
+local cl, po, us
+for n = 7, 8 do
+  cl = ARGV[turned and 15 - n or n]
+  if cl ~= '' and not (sw > 0 and call('HEXISTS', P .. 'sw', 'class:' .. cl) == 1) then
+    for p = 9, #ARGV do
+      local who = call('ZRANGE', P .. 'v:' .. cl .. ':' .. ARGV[p], '0', '0')[1]
+      if who and (not us or rest('earlier', cl, who, ARGV[p], us, po)) then po, us = ARGV[p], who end
+    end
+    if us then break end
+  end
+end
+if not us then return false end
+-- the head of the line
+local line, uk, bulk = P .. 'l:' .. cl .. ':' .. po .. ':' .. us, P .. 'u:' .. us, cl == 'bulk'
+local id = call('LPOP', line)
+local more = call('LLEN', line) > 0
+local k, v = P .. 'j:' .. (id or ''), {}
+if id then v = call('HMGET', k, 's', 'r', 'm') end
+if not v[1] then
+  rest('mend', cl, po, us, id and 1 or 0)
+  return {'again'}
+end
+local @state = struct.unpack('@state.f', v[1])
+local @fixed = struct.unpack('@fixed.f', v[3])
+local est, known = call('HGET', P .. 'est', so), 0
+if est then est, known = struct.unpack('<dd', est) else est = string.sub(po, -6) == '/views' and C.estviews or C.estmesh end
+local @user = @user.0
+local u = call('GET', uk)
+if u then @user = struct.unpack('@user.f', u) end
+-- the estimate is charged
+local vt, lines = vti, lni
+if bulk then
+  vt, lines, inb = vtb, lnb, inb - 1
+  if vt > flb then flb = vt end
+else
+  ini = ini - 1
+  if vt > fli then fli = vt end
+end
+if vt < 0 then vt = 0 end
+vt, rn = vt + math.floor(est * 1e9 / (w > 0 and w or 1) + 0.5), rn + 1
+local score = string.format('%d', vt)
+if more then call('ZADD', P .. 'v:' .. cl .. ':' .. po, score, us)
+else
+  lines = lines - 1
+  call('ZREM', P .. 'v:' .. cl .. ':' .. po, us)
+  call('ZREM', P .. 'wt:' .. cl, po .. ':' .. us)
+  if call('EXISTS', P .. 'v:interactive:' .. po, P .. 'vp:interactive:' .. po, P .. 'v:bulk:' .. po, P .. 'vp:bulk:' .. po) == 0 then
+    call('SREM', P .. 'pools', po)
+  end
+end
+if lines > (more and 1 or 0) then
+  for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do
+    if p ~= po then call('ZADD', P .. 'v:' .. cl .. ':' .. p, 'XX', score, us) end
+  end
+end
+if bulk then vtb, vab, lnb = vt, ms, lines else vti, vai, lni = vt, ms, lines end
+at = at + 1
+if ba == '' then
+  qd, waiting, ev = qd - 1, waiting - 1, ev + 1
+  call('XADD', P .. 'ev', '*', 'e', 'started\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. ts .. '\n' .. string.sub(v[3], pos) .. '\n')
+end
+st, as, sm, sa, du, es, ch, li = 3, 0, (known < 10 or leases % 5 == 0) and 1 or 0, ms, ms + C.lease, est, est, mine
+local s = struct.pack('@state.f', @state.w)
+if at == 1 then
+  call('HSET', k, 's', s, 'w', ARGV[2] .. '\n' .. name)
+  v = {s, v[2]}
+else
+  call('HSET', k, 's', s, 'w', ARGV[2] .. '\n' .. name, 'pg', '')
+  v = call('HMGET', k, FIELDS)
+end
+call('HSET', P .. 'leases', mine, struct.pack('@lease.f', bulk and 1 or 0, du, ARGV[4] == '' and ms + est * 1000 or 0) .. id)
+call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w))
+rest('reseat', us) -- limited
+if ARGV[6] ~= '' and (more or call('EXISTS', P .. 'v:interactive:' .. po, P .. 'v:bulk:' .. po) > 0) then call('ZADD', P .. 'w:' .. po, '0', '1') end
+return {id, unpack(v)}`
 
 	// ARGV: id lease result eventdata used; returns {"ok"} or {why}
 	completeLua = `
-local id, li = ARGV[1], ARGV[2]
+local id, mine = ARGV[1], ARGV[2]
 local k = P .. 'j:' .. id
-local v = call('HMGET', k, 'st', 'm', 'li', 'fi', 'ch', 'ud', 'ev', 'as', 'sa', 'sq', 'at', 'qt')
-if v[1] ~= 'leased' or v[3] ~= li then
-  if v[4] == li .. ':done:done' then return {'ok'} end
-  local why = v[1] == 'cancelled' and v[3] == li and 'cancelled' or 'lost'
+local v = call('HMGET', k, 's', 'm')
+local @state = @state.0
+if v[1] then @state = struct.unpack('@state.f', v[1]) end
+if st ~= 3 or li ~= mine then
+  if st == 4 and li == mine then return {'ok'} end
+  local why = st == 6 and li == mine and 'cancelled' or 'lost'
   call('HINCRBY', P .. 'c', 'refused_' .. why, '1')
   return {why}
 end
 CLOCK
-local cl, po, so, ba, ln, tail, us = string.match(v[2], FIXED)
-local uk, used, charged = P .. 'u:' .. us, tonumber(ARGV[5]), tonumber(v[5] or 0)
-if used <= 0 then used = (ms - tonumber(v[9])) / 1000 end
-local total = tonumber(v[6] or 0) + used
+local @fixed = struct.unpack('@fixed.f', v[2])
+local uk, used, asked = P .. 'u:' .. us, tonumber(ARGV[5]), as == 1
+local n = call('MGET', P .. 'k', uk)
+local @total = @total.0
+if n[1] then @total = struct.unpack('@total.f', n[1]) end
+local @user = @user.0
+if n[2] then @user = struct.unpack('@user.f', n[2]) end
+if used <= 0 then used = (ms - sa) / 1000 end
 -- the charge is settled
-local u = call('HMGET', uk, 'w', 'qd', 'rn', 'pz', 'vt:' .. cl, 'ln:' .. cl)
-local rn, lines = tonumber(u[3] or 0) - 1, tonumber(u[6] or 0)
-if used ~= charged then
-  local vt = tonumber(u[5] or 0) + (used - charged) / tonumber(u[1] or 1)
+if used ~= ch then
+  local vt, lines = vti, lni
+  if cl == 'bulk' then vt, lines = vtb, lnb end
+  vt = vt + math.floor((used - ch) * 1e9 / (w > 0 and w or 1) + 0.5)
   if lines > 0 then
-    local z = ((u[4] == '1' or (C.running > 0 and rn + 1 >= C.running)) and P .. 'vp:' or P .. 'v:') .. cl .. ':'
-    if lines > 1 or call('ZADD', z .. po, 'XX', 'CH', vt, us) == 0 then
-      for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', vt, us) end
+    local z, score = ((pz == 1 or (C.running > 0 and rn >= C.running)) and P .. 'vp:' or P .. 'v:') .. cl .. ':', string.format('%d', vt)
+    if lines > 1 or call('ZADD', z .. po, 'XX', 'CH', score, us) == 0 then
+      for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', score, us) end
     end
   end
-  call('HSET', uk, 'rn', rn, 'vt:' .. cl, vt, 'va:' .. cl, ts)
-else
-  call('HSET', uk, 'rn', rn)
+  if cl == 'bulk' then vtb, vab = vt, ms else vti, vai = vt, ms end
 end
-call('ZREM', P .. 'leases', id)
-call('ZREM', P .. 'eta', id)
-call('HDEL', P .. 'lids', li)
-if v[8] and v[8] ~= '' then call('ZREM', P .. 'asked', id) end
-reseat(us) -- limited
-if rn <= 0 and tonumber(u[2] or 0) <= 0 and u[4] ~= '1' and not u[1] then call('EXPIRE', uk, '7776000') end
--- a sample of how long such jobs take
-local d = P .. 'd:' .. so
-local n = call('LPUSH', d, total)
-if n > 2 * C.samples then call('LTRIM', d, 0, C.samples - 1) end
-if n <= 10 or tonumber(v[10]) % 5 == 0 then
-  local s = call('LRANGE', d, 0, C.samples - 1)
-  for i = 1, #s do s[i] = tonumber(s[i]) end
-  table.sort(s)
-  call('HSET', P .. 'est', so, s[math.min(math.floor(#s / 2) + 1, #s)])
-end
-local ev = v[7]
+rn, done = rn - 1, done + 1
+call('HDEL', P .. 'leases', mine)
 if ba == '' then
-  ev = string.format('%d', (ev or 0) + 1)
-  call('XADD', P .. 'ev', '*', 'e', 'done\n' .. id .. '\n' .. v[11] .. '\n' .. li .. '\n' .. ev .. '\n' .. ts .. '\n' .. tail, 'd', ARGV[4])
+  ev = ev + 1
+  call('XADD', P .. 'ev', '*', 'e', 'done\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. ts .. '\n' .. string.sub(v[2], pos) .. '\n' .. ARGV[4])
 end
-local quotas = {qt=v[12] or '', w={}}
-if quotas.qt ~= '' then refund(quotas, false) end
-call('HSET', k, 'st', 'done', 'qt', quotas.qt, 're', ARGV[3], 'fi', li .. ':done:done', 'fl', '', 'pg', '', 'ch', '0', 'ud', total, 'en', ts, 'ev', ev)
+if qt ~= '' then qt = rest('refund', qt, false) end
+st, as, ch, ud, en = 4, 0, 0, ud + used, ms
+call('HSET', k, 's', struct.pack('@state.f', @state.w), 're', ARGV[3])
 call('ZADD', P .. 't:done', ts, id)
-call('HINCRBY', P .. 'c', 'done', '1')
-if ba ~= '' then batchEnd({id=id, ba=ba, ln=ln}, 'done', '') end
+if rn <= 0 and qd <= 0 and pz == 0 and w == 0 then -- as flush
+  call('SET', P .. 'k', struct.pack('@total.f', @total.w))
+  call('SET', uk, struct.pack('@user.f', @user.w), 'EX', '7776000')
+else call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w)) end
+if asked then call('ZREM', P .. 'asked', id) end
+rest('reseat', us) -- limited
+if sm == 1 then rest('sample', so, ud) end
+if ba ~= '' then rest('batchEnd', {id=id, ba=ba, ln=ln}, 'done', '') end
 return {'ok'}`
-
-	// ARGV: class pool user id; takes an entry without its job out of a line
-	repairLua = `
-local cl, po, us, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if call('EXISTS', P .. 'j:' .. id) == 1 then return 0 end
-lineRemove({id=id, cl=cl, po=po, us=us})
-wake(po)
-return 1`
 )

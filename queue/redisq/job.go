@@ -1,6 +1,7 @@
 package redisq
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -36,12 +37,11 @@ func decode(s string, v any) error {
 }
 
 // hash is a job's hash; the names are short because a million jobs carry them:
-// r request, m what never changes (see [fixed]), st status, hd held, sq sequence, sb submitted, sa started, en ended, nb not before,
-// dl deadline, at attempt, fa failures, cr crashes, di deaths in a row, cw who
-// crashed, li lease id, fi last outcome of a lease, wk worker, wn its name,
-// bs beside, pg progress, vi views, vb by which attempt, ck checkpoint,
-// fl failure, re result, es estimate, ch charged, ud used, ev last event,
-// as asked to yield, yi yielded at, qt quotas, sn nonce of the submit.
+// r request, m what never changes and s what changes of every job (records
+// fixed and state). The others only some have: w worker and its name, fa
+// failures, cr crashes, di deaths in a row, cw who crashed, fi last outcome of a
+// lease that did not complete it, pg progress, vi views, vb by which attempt, ck
+// checkpoint, fl failure, re result, yi yielded at.
 type hash map[string]string
 
 func (h hash) int(f string) int {
@@ -56,6 +56,8 @@ func (h hash) float(f string) float64 {
 
 func (h hash) time(f string) time.Time { return at(h.float(f)) }
 
+func (h hash) state() state { return stateOf(h["s"]) }
+
 func at(ms float64) time.Time {
 	if ms == 0 {
 		return time.Time{}
@@ -64,20 +66,27 @@ func at(ms float64) time.Time {
 }
 
 func (h hash) job() (queue.Job, error) {
+	s := h.state()
 	j := queue.Job{
-		Status: queue.Status(h["st"]), Attempt: h.int("at"), Failures: h.int("fa"), Crashes: h.int("cr"), LeaseID: h["li"], Worker: h["wk"],
-		Submitted: h.time("sb"), Started: h.time("sa"), Ended: h.time("en"), Estimate: h.float("es"), Used: h.float("ud"), ViewsBy: h["vb"],
+		Status: s.status, Attempt: int(s.attempt), Failures: h.int("fa"), Crashes: h.int("cr"), LeaseID: s.lease,
+		Submitted: at(s.submitted), Started: at(s.started), Ended: at(s.ended), Estimate: s.estimate, Used: s.used, ViewsBy: h["vb"],
 	}
+	j.Worker, _, _ = strings.Cut(h["w"], "\n")
 	switch j.Status {
 	case queue.Scheduled:
-		j.NotBefore = h.time("nb")
+		j.NotBefore = at(s.due)
 	case queue.Leased:
-		j.Deadline = h.time("dl")
+		j.Deadline = at(s.due)
 	}
-	for _, f := range []struct {
+	type part struct {
 		s string
 		v any
-	}{{h["r"], &j.Request}, {h["pg"], &j.Progress}, {h["vi"], &j.Views}, {h["ck"], &j.Check}, {h["fl"], &j.Failure}, {h["re"], &j.Result}} {
+	}
+	parts := []part{{h["r"], &j.Request}, {h["vi"], &j.Views}, {h["ck"], &j.Check}, {h["re"], &j.Result}}
+	if j.Status != queue.Done { // of the attempts before
+		parts = append(parts, part{h["pg"], &j.Progress}, part{h["fl"], &j.Failure})
+	}
+	for _, f := range parts {
 		if err := decode(f.s, f.v); err != nil {
 			return j, err
 		}
@@ -85,12 +94,12 @@ func (h hash) job() (queue.Job, error) {
 	return j, nil
 }
 
-// leaseFields are the fields that the lease script answers with.
-var leaseFields = strings.Fields("st m sq hd sa at li fi qt ch ud ev as r sb fa cr vi vb ck fl re wk es dl")
+// leaseFields are the fields that the lease script answers with; of a job's
+// first attempt only the first two.
+var leaseFields = strings.Fields("s r w fa cr vi vb ck fl re")
 
-// leased reads the answer of the lease script.
-func leased(reply any) hash {
-	v, _ := reply.([]any)
+// leased reads the answer of the lease script, behind the job's id.
+func leased(v []any) hash {
 	h := make(hash, len(v))
 	for i, f := range leaseFields[:min(len(v), len(leaseFields))] {
 		if s := text(v[i]); s != "" {
@@ -100,37 +109,17 @@ func leased(reply any) hash {
 	return h
 }
 
-// fixed are the parts of a job that the scripts need and that never change; in
-// the field m they stand a line each, in this order.
-type fixed struct{ class, pool, sort, batch, line, private, user, origin, fingerprint string }
-
-// head and tail together are the field; events take over the tail.
-func (f *fixed) head() string {
-	return f.class + "\n" + f.pool + "\n" + f.sort + "\n" + f.batch + "\n" + f.line + "\n"
-}
-
-func (f *fixed) tail() string {
-	return f.private + "\n" + f.user + "\n" + f.origin + "\n" + f.fingerprint
-}
-
-func (h hash) fixed() (f fixed) {
-	v := strings.SplitN(h["m"], "\n", 9)
-	for i, p := range []*string{&f.class, &f.pool, &f.sort, &f.batch, &f.line, &f.private, &f.user, &f.origin, &f.fingerprint} {
-		if i < len(v) {
-			*p = v[i]
-		}
-	}
-	return f
-}
-
 // split returns a request as the job's hash keeps it: as JSON, and its fixed parts.
 func split(r *queue.Request) (string, fixed, error) {
 	b, err := json.Marshal(r)
 	if err != nil || len(b) > queue.MaxPayload {
 		return "", fixed{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
 	}
+	if len(r.Batch) > queue.MaxKey {
+		return "", fixed{}, queue.NewError(queue.CodeInvalid, "The batch's id is too long.")
+	}
 	f := fixed{class: string(r.Class), pool: r.Pool(), sort: r.Pool() + " " + string(r.Quality), fingerprint: r.Fingerprint(),
-		batch: r.Batch, user: r.Requester.User(), origin: encode(r.Origin)}
+		batch: r.Batch, user: r.Requester.User(), origin: encode(r.Origin), nonce: rand.Text()[:12]}
 	if r.Batch != "" {
 		f.line = strconv.FormatInt(r.Line, 10)
 	}

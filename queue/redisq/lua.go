@@ -17,9 +17,8 @@ return {'cancelled'}`
 	beatLua = `
 local j, why = holder(load(ARGV[1]), ARGV[2])
 if not j then return {why, 0} end
-local dl = now() + C.lease
-set(j, 'dl', dl)
-call('ZADD', P .. 'leases', dl, j.id)
+local dl, left = now() + C.lease, 0
+j.du, j.new = dl, true
 call('ZADD', P .. 'seen', 'XX', stamp(), j.wn)
 if ARGV[4] ~= '' then set(j, 'ck', ARGV[4]) end
 if ARGV[5] ~= '' then
@@ -31,33 +30,42 @@ if ARGV[5] ~= '' then
   end
 end
 if ARGV[3] ~= '' then
-  if tonumber(ARGV[8]) > 0 then call('ZADD', P .. 'eta', 'XX', now() + ARGV[8], j.id) end
+  left = tonumber(ARGV[8])
   if j.pg ~= ARGV[3] then
     set(j, 'pg', ARGV[3])
     if ARGV[6] ~= '' then event(j, 'progress', ARGV[6]) end
   end
 end
+local entry = call('HGET', P .. 'leases', j.li)
+if entry then
+  local @lease = struct.unpack('@lease.f', entry)
+  if eta > 0 and left > 0 then eta = now() + left end
+  dl = j.du
+  call('HSET', P .. 'leases', j.li, struct.pack('@lease.f', bulk, dl, eta) .. j.id)
+end
 if switched('worker', j.wn) then return {'drain', dl} end
 if j.cl ~= 'bulk' then return {'go on', dl} end
-if j.as == j.li then return {'yield', dl} end
+if j.as == 1 then return {'yield', dl} end
 if j.yi > 0 and now() - j.yi < C.yieldgap then return {'go on', dl} end
-local old = call('ZRANGE', P .. 'wt:interactive', 0, 0, 'WITHSCORES')
-if not old[2] or now() - tonumber(old[2]) < C.yieldafter or switched('queue') or switched('class', 'interactive') then return {'go on', dl} end
+local old = oldest('interactive')
+if not old or now() - old < C.yieldafter or switched('queue') or switched('class', 'interactive') then return {'go on', dl} end
 local info = call('HGET', P .. 'workers', j.wn)
 if not info then return {'go on', dl} end
 local waiting = 0
 for _, po in ipairs(cjson.decode(info).pools) do
   for _, u in ipairs(call('ZRANGE', P .. 'v:interactive:' .. po, 0, 99)) do
-    waiting = waiting + call('ZCARD', P .. 'l:interactive:' .. po .. ':' .. u)
+    waiting = waiting + call('LLEN', P .. 'l:interactive:' .. po .. ':' .. u)
   end
 end
-local soon = call('ZCOUNT', P .. 'eta', stamp(), now() + C.yieldhorizon)
-local own = tonumber(call('ZSCORE', P .. 'eta', j.id) or 0)
-if own >= now() and own <= now() + C.yieldhorizon then soon = soon - 1 end
+local soon = 0
+for _, entry in ipairs(call('HVALS', P .. 'leases')) do
+  local @lease = struct.unpack('@lease.f', entry)
+  if eta >= now() and eta <= now() + C.yieldhorizon and string.sub(entry, pos) ~= j.id then soon = soon + 1 end
+end
 -- those already asked to yield will come free too
 soon = soon + call('ZCOUNT', P .. 'asked', now() - C.lease, '+inf')
 if waiting > soon then
-  set(j, 'as', j.li)
+  j.as, j.new = 1, true
   set(j, 'yi', stamp())
   call('ZADD', P .. 'asked', stamp(), j.id)
   return {'yield', dl}
@@ -82,8 +90,10 @@ return {'ok', j.st}`
 	backLua = `
 local id = ARGV[1]
 if id == '' then
-  id = call('HGET', P .. 'lids', ARGV[2])
-  if not id then return {'ok'} end
+  local entry = call('HGET', P .. 'leases', ARGV[2])
+  if not entry then return {'ok'} end
+  local @lease = struct.unpack('@lease.f', entry)
+  id = string.sub(entry, pos)
 end
 local j, why, x = holder(load(id), ARGV[2])
 if not j then
@@ -102,14 +112,22 @@ return {'ok'}`
 	// ARGV: rnd failure-json-prefix; returns {rescued, promoted, dropped, repaired}
 	tickLua = `
 local rescued, promoted, dropped, repaired = 0, 0, 0, 0
-for _, id in ipairs(call('ZRANGE', P .. 'leases', '-inf', '(' .. now(), 'BYSCORE', 'LIMIT', 0, 100)) do
-  local j = load(id)
-  if j and j.st == 'leased' then
+local part = call('HSCAN', P .. 'leases', call('GET', P .. 'scan') or '0', 'COUNT', 1000)
+call('SET', P .. 'scan', part[1])
+local due = {}
+for i = 1, #part[2], 2 do
+  local @lease = struct.unpack('@lease.f', part[2][i+1])
+  if dl < now() then due[#due+1] = {dl=dl, li=part[2][i], id=string.sub(part[2][i+1], pos)} end
+end
+table.sort(due, function(a, b) return a.dl < b.dl end)
+for i = 1, math.min(#due, 100) do
+  local j = load(due[i].id)
+  if j and j.st == 'leased' and j.li == due[i].li then
     count('lost')
     failed(j, {kind='crash', worker=j.wk, used=0, after=0, rnd=tonumber(ARGV[1]), json=S.lost .. cjson.encode(j.wk) .. '}'})
     rescued = rescued + 1
   else -- a lease entry without a leased job
-    call('ZREM', P .. 'leases', id)
+    call('HDEL', P .. 'leases', due[i].li)
     repaired = repaired + 1
   end
 end

@@ -24,7 +24,7 @@ import (
 )
 
 // schemaVersion is the layout of the keys.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // Queue is the Redis backend; it fulfils [queue.Queue].
 type Queue struct {
@@ -187,23 +187,51 @@ func (q *Queue) Close() error { return q.c.Close() }
 
 func (q *Queue) key(parts ...string) string { return q.p + strings.Join(parts, ":") }
 
-// source makes a script of a body: the prelude's functions that it needs before
-// it, and the constants in their places.
+// source makes a script of a body: before it the functions of the prelude that
+// it needs, behind it what writes the records back.
 func (q *Queue) source(body string) string {
+	return q.fold(needed(body, "flush") + "local function main()\n" + body + "\nend\nlocal r = main()\nflush()\nreturn r")
+}
+
+// hot makes a script of a body that stands on its own: the functions of the
+// prelude are made only when it calls `rest`.
+func (q *Queue) hot(body string) string {
+	if q.cfg.RunningPerUser == 0 {
+		body = limited.ReplaceAllString(body, "")
+	}
+	clock := "local t = call('TIME')\nlocal ts = string.format('%s%03d', t[1], t[2] / 1000)\nlocal ms = tonumber(ts)"
+	if q.o.TestClock {
+		clock = "local ms = rest('now')\nlocal ts = string.format('%d', ms)"
+	}
+	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(leaseFields, "','")+"'")
+	var names, table []string
+	for _, m := range resting.FindAllStringSubmatch(body, -1) {
+		if !slices.Contains(names, m[1]) {
+			names, table = append(names, m[1]), append(table, m[1]+"="+m[1])
+		}
+	}
+	if names != nil {
+		body = "local function rest(name, ...)\n" + needed(append(names, "flush")...) +
+			"local r = ({" + strings.Join(table, ", ") + "})[name](...)\nflush()\nreturn r\nend\n" + body
+	}
+	return q.fold("local call = redis.call\n" + body)
+}
+
+// fold puts prefix, constants and records in their places.
+func (q *Queue) fold(s string) string {
 	shift := "local shift\n"
 	if q.o.TestClock {
 		shift = "local function shift() return tonumber(redis.call('GET', P .. 'shift') or 0) end\n"
 	}
-	clock := "local t = call('TIME')\nlocal ts = string.format('%s%03d', t[1], t[2] / 1000)\nlocal ms = tonumber(ts)"
-	if q.o.TestClock {
-		clock = "local ts, ms = stamp(), now()"
-	}
-	if q.cfg.RunningPerUser == 0 {
-		body = limited.ReplaceAllString(body, "")
-	}
-	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(leaseFields, "','")+"'")
-	s := shift + needed(body) + "local function main()\n" + body + "\nend\nlocal r = main()\nflush()\nreturn r"
-	s = strings.ReplaceAll(s, "P .. '", "'"+q.p)
+	s = strings.ReplaceAll(shift+s, "P .. '", "'"+q.p)
+	s = recordForm.ReplaceAllStringFunc(s, func(form string) string {
+		name, what, _ := strings.Cut(form[1:], ".")
+		r, ok := records[name]
+		if !ok {
+			panic("no record " + form) // a typing error in a script
+		}
+		return r.in(what)
+	})
 	numbers, texts := q.constants()
 	return constant.ReplaceAllStringFunc(s, func(name string) string {
 		v := numbers[name[2:]]
@@ -211,11 +239,16 @@ func (q *Queue) source(body string) string {
 			v = texts[name[2:]]
 		}
 		if v == "" {
-			panic("no constant " + name) // a typing error in a script
+			panic("no constant " + name)
 		}
 		return v
 	})
 }
+
+var (
+	recordForm = regexp.MustCompile(`@[a-z]+(\.[fw0tx]\b)?`)
+	resting    = regexp.MustCompile(`\brest\('(\w+)'`)
+)
 
 var limited = regexp.MustCompile(`(?m)^.*-- limited$`)
 
@@ -255,16 +288,18 @@ func (q *Queue) ShiftClock(ctx context.Context, by time.Duration) error {
 }
 
 type scripts struct {
-	submit, cancel, lease, beat, complete, fail, back, tick                       *redis.Script
-	repair, sw, requeue, release, forget, place, stats, ids, cursor, ack, raise   *redis.Script
-	put, del, keys, add, refund, lock, batchCreate, feed, batchCancel, batchRetry *redis.Script
+	submit, cancel, lease, beat, complete, fail, back, tick                        *redis.Script
+	weight, sw, requeue, release, forget, place, stats, leased, cursor, ack, raise *redis.Script
+	put, del, keys, add, refund, lock, batchCreate, feed, batchCancel, batchRetry  *redis.Script
 }
 
 func (q *Queue) newScripts() scripts {
 	n := func(body string) *redis.Script { return redis.NewScript(q.source(body)) }
+	hot := func(body string) *redis.Script { return redis.NewScript(q.hot(body)) }
 	return scripts{
-		submit: n(submitLua), cancel: n(cancelLua), lease: n(leaseLua), beat: n(beatLua), complete: n(completeLua), fail: n(failLua), back: n(backLua), tick: n(tickLua), repair: n(repairLua),
-		sw: n(switchLua), requeue: n(requeueLua), release: n(releaseLua), forget: n(forgetLua), place: n(placeLua), stats: n(statsLua), ids: n(idsLua),
+		submit: hot(submitLua), lease: hot(leaseLua), complete: hot(completeLua),
+		cancel: n(cancelLua), beat: n(beatLua), fail: n(failLua), back: n(backLua), tick: n(tickLua), weight: n(weightLua),
+		sw: n(switchLua), requeue: n(requeueLua), release: n(releaseLua), forget: n(forgetLua), place: n(placeLua), stats: n(statsLua), leased: n(leasedLua),
 		cursor: n(cursorLua), ack: n(ackLua), raise: n(raiseLua), put: n(putLua), del: n(deleteLua), keys: n(keysLua), add: n(addLua), refund: n(refundLua),
 		lock: n(lockLua), batchCreate: n(batchCreateLua), feed: n(feedLua), batchCancel: n(batchCancelLua), batchRetry: n(batchRetryLua),
 	}
@@ -276,13 +311,13 @@ var (
 	word         = regexp.MustCompile(`\w+`)
 )
 
-// needed returns the part of the prelude that a script uses: a function that
-// is not there need not be made at each call.
-func needed(body string) string {
+// needed returns the part of the prelude that texts use: a function that is
+// not there need not be made at each call.
+func needed(texts ...string) string {
 	at := preludeParts.FindAllStringIndex(prelude, -1)
 	var out []string
-	want := map[string]bool{"flush": true}
-	for _, w := range word.FindAllString(body, -1) {
+	want := map[string]bool{}
+	for _, w := range word.FindAllString(strings.Join(texts, " "), -1) {
 		want[w] = true
 	}
 	for i := len(at) - 1; i >= 0; i-- { // a function uses only what stands above it

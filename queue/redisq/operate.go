@@ -62,7 +62,7 @@ func (q *Queue) Release(ctx context.Context, id string) error {
 
 // Forget implements [queue.Operator].
 func (q *Queue) Forget(ctx context.Context, user string) ([]string, error) {
-	ids, err := q.c.ZRange(ctx, q.key("x", user), 0, 999).Result()
+	ids, err := q.c.LRange(ctx, q.key("x", user), 0, 999).Result()
 	if err != nil {
 		return nil, wrap("forget user", err)
 	}
@@ -78,9 +78,5 @@ func (q *Queue) SetWeight(ctx context.Context, user string, w float64) error {
 	if !(w > 0 && w <= 1000) {
 		return queue.NewError(queue.CodeInvalid, "A weight must be above 0 and at most 1000.")
 	}
-	p := q.c.TxPipeline()
-	p.HSet(ctx, q.key("u", user), "w", w)
-	p.Persist(ctx, q.key("u", user))
-	_, err := p.Exec(ctx)
-	return wrap("set weight", err)
+	return wrap("set weight", q.run(ctx, q.s.weight, user, w).Err())
 }

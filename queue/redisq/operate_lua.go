@@ -15,16 +15,14 @@ if scope == 'batch' then
     call('HSET', k, 'st', 'paused')
   elseif st == 'paused' then call('HSET', k, 'st', 'running') end
   if on or st == 'paused' then
-    for _, id in ipairs(call('ZRANGE', P .. 'xb:' .. name, 0, -1)) do
+    for _, id in ipairs(call('LRANGE', P .. 'xb:' .. name, 0, -1)) do
       local j = load(id)
-      if j and j.st == 'queued' and on and j.hd ~= '1' then
+      if j and j.st == 'queued' and on and j.hd == 0 then
         lineRemove(j)
-        j.hd = '1'
-        set(j, 'hd', '1')
-        call('ZADD', P .. 'held', j.sq, id)
-      elseif j and j.st == 'queued' and not on and j.hd == '1' then
-        j.hd = ''
-        set(j, 'hd', '')
+        j.hd, j.new = 1, true
+        call('ZADD', P .. 'held', int(j.sq), id)
+      elseif j and j.st == 'queued' and not on and j.hd == 1 then
+        j.hd, j.new = 0, true
         call('ZREM', P .. 'held', id)
         lineAdd(j)
       end
@@ -33,11 +31,10 @@ if scope == 'batch' then
 end
 if on then call('HSETNX', P .. 'sw', f, cjson.encode({why = ARGV[4], since = now()}))
 else call('HDEL', P .. 'sw', f) end
+size('sw')
 if scope == 'user' then
-  if on then
-    U(name).pz, U(name).c.pz = true, '1'
-    call('PERSIST', P .. 'u:' .. name)
-  else U(name).pz, U(name).c.pz = false, '' end
+  local x = U(name)
+  x.pz, x.new = on and 1 or 0, true
   reseat(name)
 elseif not on then
   for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do wake(po) end
@@ -49,7 +46,7 @@ return {'ok'}`
 local j = load(ARGV[1])
 if not j then return {'none'} end
 if j.st ~= 'failed' and j.st ~= 'cancelled' and j.st ~= 'quarantined' then return {'state', j.st} end
-call('HDEL', P .. 'poison', fingerprint(j.m))
+if call('HDEL', P .. 'poison', j.fp) == 1 then size('poison') end
 call('ZREM', P .. 't:' .. j.st, j.id)
 if j.ba ~= '' then
   local k = P .. 'b:' .. j.ba
@@ -62,8 +59,8 @@ if j.ba ~= '' then
   if call('HGET', k, 'st') == 'ended' then call('HSET', k, 'st', 'running') end
   call('HSET', k, 'en', 0)
 end
-for _, f in ipairs({'fa', 'cr', 'di', 'cw', 'en', 'fl', 'pg', 'nb'}) do set(j, f, '') end
-j.fa, j.cr, j.di, j.cw = 0, 0, 0, ''
+for _, f in ipairs({'fa', 'cr', 'di', 'cw', 'fl', 'pg'}) do set(j, f, '') end
+j.fa, j.cr, j.di, j.cw, j.en, j.new = 0, 0, 0, '', 0, true
 toLine(j)
 count('requeued')
 event(j, 'accepted', '{"stage":"queued"}')
@@ -73,7 +70,13 @@ return {'ok'}`
 	releaseLua = `
 local j = load(ARGV[1])
 if not j then return 0 end
-call('HDEL', P .. 'poison', fingerprint(j.m))
+if call('HDEL', P .. 'poison', j.fp) == 1 then size('poison') end
+return 1`
+
+	// ARGV: user weight
+	weightLua = `
+local x = U(ARGV[1])
+x.w, x.new = tonumber(ARGV[2]), true
 return 1`
 
 	// ARGV: user id…; deletes those of the ids that are terminal; returns them
@@ -89,8 +92,8 @@ for i = 2, #ARGV do
     out[#out+1] = id
   end
 end
-local u = call('HMGET', P .. 'u:' .. ARGV[1], 'qd', 'rn', 'pz')
-if tonumber(u[1] or 0) <= 0 and tonumber(u[2] or 0) <= 0 and u[3] ~= '1' then call('DEL', P .. 'u:' .. ARGV[1]) end
+local x = U(ARGV[1])
+if x.qd <= 0 and x.rn <= 0 and x.pz == 0 then call('DEL', x.k) end
 return out`
 
 	// ARGV: id; returns false or {"status", status, sort} or
@@ -100,31 +103,33 @@ local j = load(ARGV[1])
 if not j then return false end
 local d = call('LRANGE', P .. 'd:' .. j.so, 0, C.samples - 1)
 if j.st ~= 'queued' then return {j.st, d} end
-local u = call('HMGET', P .. 'u:' .. j.us, 'vt:' .. j.cl, 'w')
-local ahead = call('ZRANK', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us, j.id) or 0
-local est = call('HGET', P .. 'est', j.so)
-if not est then est = string.sub(j.po, -6) == '/views' and C.estviews or C.estmesh end
+local x = U(j.us)
+local ahead = call('LPOS', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us, j.id) or 0
 local others = {}
 local z = call('ZRANGE', P .. 'v:' .. j.cl .. ':' .. j.po, 0, C.others - 1, 'WITHSCORES')
 for i = 1, #z, 2 do
   if z[i] ~= j.us then
     others[#others+1] = z[i+1]
-    others[#others+1] = call('ZCARD', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. z[i])
-    others[#others+1] = call('HGET', P .. 'u:' .. z[i], 'w') or '1'
+    others[#others+1] = call('LLEN', P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. z[i])
+    others[#others+1] = tostring(weight(U(z[i])))
   end
 end
 local prior = 0
 if j.cl == 'bulk' then
-  for _, o in ipairs(call('ZRANGE', P .. 'v:interactive:' .. j.po, 0, C.others - 1)) do prior = prior + call('ZCARD', P .. 'l:interactive:' .. j.po .. ':' .. o) end
+  for _, o in ipairs(call('ZRANGE', P .. 'v:interactive:' .. j.po, 0, C.others - 1)) do prior = prior + call('LLEN', P .. 'l:interactive:' .. j.po .. ':' .. o) end
 end
 local held = ''
 if switched('queue') then held = 'queue' elseif switched('class', j.cl) then held = 'class ' .. j.cl
-elseif switched('user', j.us) then held = 'user' elseif j.hd == '1' then held = 'batch' end
-local etas = {}
-local z = call('ZRANGE', P .. 'eta', 0, 999, 'WITHSCORES')
-for i = 1, #z, 2 do
-  etas[#etas+1] = z[i+1]
-  etas[#etas+1] = j.cl == 'interactive' and string.sub(call('HGET', P .. 'j:' .. z[i], 'm') or '', 1, 5) == 'bulk\n' and '1' or '0'
+elseif switched('user', j.us) then held = 'user' elseif j.hd == 1 then held = 'batch' end
+local busy, etas = {}, {}
+for _, entry in ipairs(call('HVALS', P .. 'leases')) do
+  local @lease = struct.unpack('@lease.f', entry)
+  if eta > 0 then busy[#busy+1] = {eta, j.cl == 'interactive' and bulk == 1 and '1' or '0'} end
+end
+table.sort(busy, function(a, b) return a[1] < b[1] end)
+for i = 1, math.min(#busy, 1000) do
+  etas[#etas+1] = int(busy[i][1])
+  etas[#etas+1] = busy[i][2]
 end
 local slots = 0
 for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 15000), '+inf', 'BYSCORE', 'LIMIT', 0, 1000)) do
@@ -133,7 +138,7 @@ for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 150
     for _, po in ipairs(cjson.decode(info).pools) do if po == j.po then slots = slots + 1 end end
   end
 end
-return {'queued', d, u[1] or '0', u[2] or '1', ahead, tostring(est), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, stamp(), slots}`
+return {'queued', d, tostring(math.max(x['vt' .. ab(j.cl)], 0)), tostring(weight(x)), ahead, tostring((estimate(j.so, j.po))), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, stamp(), slots}`
 
 	// returns a flat picture for Stats
 	statsLua = `
@@ -142,9 +147,9 @@ local function put(k, v) out[#out+1] = k; out[#out+1] = tostring(v) end
 put('now', stamp())
 local users = {interactive = {}, bulk = {}}
 for _, cl in ipairs({'interactive', 'bulk'}) do
-  put('queued:' .. cl, call('ZCARD', P .. 'wt:' .. cl))
-  local old = call('ZRANGE', P .. 'wt:' .. cl, 0, 0, 'WITHSCORES')
-  if old[2] then put('oldest:' .. cl, old[2]) end
+  put('queued:' .. cl, total()['in' .. ab(cl)])
+  local old = oldest(cl)
+  if old then put('oldest:' .. cl, int(old)) end
   local n, most = 0, 0
   for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do
     local c = call('ZCARD', P .. 'v:' .. cl .. ':' .. po) + call('ZCARD', P .. 'vp:' .. cl .. ':' .. po)
@@ -160,9 +165,16 @@ for _, cl in ipairs({'interactive', 'bulk'}) do
 end
 put('held', call('ZCARD', P .. 'held'))
 put('scheduled', call('ZCARD', P .. 'later'))
-put('c:submitted', call('HGET', P .. 'c', 'seq') or 0)
-put('leased', call('ZCARD', P .. 'leases'))
-put('overdue', call('ZCOUNT', P .. 'leases', '-inf', '(' .. now()))
+local x, overdue = total(), 0
+put('c:submitted', int(x.seq))
+put('c:leases', int(x.leases))
+put('c:done', int(x.done))
+put('leased', call('HLEN', P .. 'leases'))
+for _, entry in ipairs(call('HVALS', P .. 'leases')) do
+  local @lease = struct.unpack('@lease.f', entry)
+  if dl < now() then overdue = overdue + 1 end
+end
+put('overdue', overdue)
 for _, st in ipairs({'done', 'failed', 'cancelled', 'quarantined'}) do put('ended:' .. st, call('ZCARD', P .. 't:' .. st)) end
 local c = call('HGETALL', P .. 'c')
 for i = 1, #c, 2 do put('c:' .. c[i], c[i+1]) end
@@ -180,17 +192,14 @@ for i = 1, #cur, 2 do
 end
 return out`
 
-	// ARGV: status limit; returns ids of a status, newest first
-	idsLua = `
-local st, n = ARGV[1], tonumber(ARGV[2])
-if st == 'queued' then
-  local out = call('ZREVRANGE', P .. 'wt:interactive', 0, n - 1)
-  for _, id in ipairs(call('ZREVRANGE', P .. 'wt:bulk', 0, n - 1)) do out[#out+1] = id end
-  for _, id in ipairs(call('ZREVRANGE', P .. 'held', 0, n - 1)) do out[#out+1] = id end
-  return out
+	// returns the ids of the leased jobs
+	leasedLua = `
+local out = {}
+for i, entry in ipairs(call('HVALS', P .. 'leases')) do
+  local @lease = struct.unpack('@lease.f', entry)
+  out[i] = string.sub(entry, pos)
 end
-local k = st == 'leased' and P .. 'leases' or st == 'scheduled' and P .. 'later' or P .. 't:' .. st
-return call('ZREVRANGE', k, 0, n - 1)`
+return out`
 
 	// ARGV: consumer stream; returns its cursor, registering the stream's end for a new one
 	cursorLua = `
@@ -280,7 +289,7 @@ return {n}`
 	refundLua = `
 local j = load(ARGV[1])
 if not j then return 0 end
-refund(j, true)
+j.qt, j.new = refund(j.qt, true), true
 return 1`
 
 	// ARGV: lock|renew|unlock name token life; returns the number, or -1
@@ -312,7 +321,7 @@ call('ZADD', P .. 'bo:' .. ARGV[3], stamp(), ARGV[1])
 batchCheck(ARGV[1])
 return 1`
 
-	// ARGV: batch from to redo n {id req head tail class pool line user}…; returns {"ok"} or {"none"} or {"conflict", state, cursor}
+	// ARGV: batch from to redo n {id req fixed}…; returns {"ok"} or {"none"} or {"conflict", state, cursor}
 	feedLua = `
 local ba, from, to, redo = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local k = P .. 'b:' .. ba
@@ -322,22 +331,21 @@ local cur = tonumber(b[2])
 if b[1] == 'running' and cur == to and to > from then return {'ok'} end
 if b[1] ~= 'running' or cur ~= from or (redo and tonumber(b[3]) == 0) then return {'conflict', b[1], cur} end
 local n, new = tonumber(ARGV[5]), 0
-local c = call('HMGET', P .. 'c', 'seq', 'waiting')
-K = {seq=tonumber(c[1] or 0), waiting=tonumber(c[2] or 0)}
-for i = 0, n - 1 do
-  local a = 6 + 8 * i
-  local id = ARGV[a]
+for i = 6, 3 + 3 * n, 3 do
+  local id, m = ARGV[i], ARGV[i+2]
   if redo then
-    local st = call('HGET', P .. 'j:' .. id, 'st')
+    local st = call('HGET', P .. 'j:' .. id, 's')
+    st = st and STATUS[string.byte(st)]
     if st == 'failed' or st == 'quarantined' then
       call('LREM', P .. 'tb:' .. ba .. ':' .. st, 1, id)
       drop(id)
     end
-    call('SETBIT', P .. 'br:' .. ba, ARGV[a+6], 0)
-    call('HDEL', P .. 'poison', fingerprint(ARGV[a+3]))
+    local @fixed = struct.unpack('@fixed.f', m)
+    call('SETBIT', P .. 'br:' .. ba, ln, 0)
+    if call('HDEL', P .. 'poison', fp) == 1 then size('poison') end
   end
   if call('EXISTS', P .. 'j:' .. id) == 0 then
-    enqueue({id=id, req=ARGV[a+1], head=ARGV[a+2], tail=ARGV[a+3], cl=ARGV[a+4], po=ARGV[a+5], ba=ba, ln=ARGV[a+6], us=ARGV[a+7]})
+    enqueue(id, ARGV[i+1], m)
     new = new + 1
   end
 end
@@ -359,9 +367,9 @@ if st == 'ended' then return {'ended'} end
 if st == 'cancelled' and call('HGET', k, 'en') ~= '0' then return {'ok', 0} end
 call('HSET', k, 'st', 'cancelled')
 local n, left = 0, 0
-for _, id in ipairs(call('ZRANGE', P .. 'xb:' .. ba, 0, -1)) do
-  local s = call('HGET', P .. 'j:' .. id, 'st')
-  if s == 'queued' or s == 'scheduled' or s == 'leased' then
+for _, id in ipairs(call('LRANGE', P .. 'xb:' .. ba, 0, -1)) do
+  local s = call('HGET', P .. 'j:' .. id, 's')
+  if s and string.byte(s) <= 3 then -- queued, scheduled or leased
     if n < 200 then
       cancel(load(id))
       n = n + 1

@@ -1,33 +1,33 @@
 package redisq
 
-// prelude are the functions that all scripts share. Before a script is loaded
+// prelude are the functions that the scripts share. Before a script is loaded
 // `P .. '` becomes the key prefix with the hash tag, `C.x` a number of the
-// configuration and `S.x` a sentence (see [Queue.source]): a table would have to
-// be made at each call. A test may define `shift` to move the clock.
+// configuration, `S.x` a sentence and `@x` a record of record.go (see
+// [Queue.source]): a table would have to be made at each call. A test may define
+// `shift` to move the clock.
 //
 // Keys, all under one hash tag so that Cluster keeps them in one slot:
 //
 //	j:<id>          hash    a job (fields in job.go)
-//	l:<cl>:<po>:<u> zset    a user's line: job by sequence number
-//	v:<cl>:<po>     zset    the order: users with a line, by virtual time
+//	k               string  numbers of the whole queue (record total)
+//	u:<user>        string  a user's place in the order (record user)
+//	l:<cl>:<po>:<u> list    a user's line: jobs by sequence number
+//	v:<cl>:<po>     zset    the order: users with a line, by virtual time in ns
 //	vp:<cl>:<po>    zset    the same for users who are held out (paused, at their running limit)
-//	wt:<cl>         zset    all jobs in lines, by the time since which they wait
+//	wt:<cl>         zset    lines (<po>:<u>), by a time before which none of their jobs waits (see oldest)
 //	held            zset    queued jobs of paused batches
-//	leases          zset    leased jobs by deadline
-//	eta             zset    leased jobs that hold a slot, by expected end
-//	lids            hash    lease id → job, while leased
+//	leases          hash    lease id → lease (record lease)
+//	scan            string  how far the rescuer has looked through leases
 //	later           zset    scheduled jobs by time
 //	t:<status>      zset    terminal jobs by end; t:failed … are the dead letters
-//	x:<user>        zset    jobs of a user (without batches) by sequence number
-//	xb:<batch>      zset    jobs of a batch; tb:<batch>:<status> list of its kept terminal ones
-//	rev             zset    job ids reversed, for endings
-//	u:<user>        hash    w weight, qd queued, rn running, pz paused, vt:/va:/ln:<cl>
+//	x:<user>        list    jobs of a user (without batches) as they came
+//	xb:<batch>      list    jobs of a batch; tb:<batch>:<status> list of its kept terminal ones
 //	pools           set     pools that have lines
-//	w:<po>          zset    wake marker of a pool
+//	w:<po>          zset    wake marker of a pool: there while the pool has lines, or with a worker that has just taken it
 //	i:<key>         string  idempotency key → job
 //	poison          hash    fingerprint → job
-//	d:<sort>        list    recent run times; est hash: their median
-//	c               hash    counters; among them seq, waiting, leases, floor:<class>
+//	d:<sort>        list    sampled run times; est hash: their median and how many there were
+//	c               hash    counters of what is rare
 //	sw              hash    switches; workers hash, seen zset: workers
 //	ev, al          stream  outbox, alerts; cur hash: cursors; firing hash
 //	b:<batch>       hash    batch; bd:/bf:/br: bitmaps done, failed, to run again; bw: hash reasons
@@ -39,8 +39,9 @@ package redisq
 const prelude = `
 local call = redis.call
 local T
-local JOBS, USERS, SUMS, K = {}, {}, {}, {}
+local JOBS, USERS, SUMS = {}, {}, {}
 local CLASSES = {'interactive', 'bulk'}
+local STATUS = {'queued', 'scheduled', 'leased', 'done', 'failed', 'cancelled', 'quarantined'}
 local function now()
   if not T then
     local t = call('TIME')
@@ -48,143 +49,217 @@ local function now()
   end
   return T
 end
--- stamp is the time as text: turning a number into text costs more than a call.
-local NOW
-local function stamp()
-  if not NOW then NOW = string.format('%d', now()) end
-  return NOW
+-- int is a whole number as text: Redis turns numbers into text slowly.
+local function int(n) return string.format('%d', n) end
+local function stamp() return int(now()) end
+-- Records are read once, changed in memory and written back by flush.
+-- What a script changes in one it marks with new = true.
+local TOTAL
+local function total()
+  if not TOTAL then
+    local @total = @total.0
+    local v = call('GET', P .. 'k')
+    if v then @total = struct.unpack('@total.f', v) end
+    TOTAL = {@total.t}
+  end
+  return TOTAL
 end
--- Jobs and users are read once, changed in memory and written back by flush.
--- What never changes stands in the field m, a line each: class, pool, sort,
--- batch, line, private, user, origin, fingerprint.
-local FIXED = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*\n([^\n]*)\n.*)$'
-local function fingerprint(m) return string.match(m, '[^\n]*$') end
--- make forms a job from its fields as they are in the hash. One constructor: a
--- table that grows is slow.
-local function make(id, k, v)
-  local cl, po, so, ba, ln, tail, us = string.match(v[2], FIXED)
-  local j = {id=id, k=k, w={}, st=v[1], m=v[2], sq=v[3], hd=v[4] or '', sa=tonumber(v[5] or 0), at=tonumber(v[6] or 0), li=v[7] or '', fi=v[8] or '',
-    qt=v[9] or '', ch=tonumber(v[10] or 0), ud=tonumber(v[11] or 0), ev=tonumber(v[12] or 0), as=v[13] or '',
-    yi=v[14], wk=v[15], wn=v[16], fa=v[17], cr=v[18], di=v[19], cw=v[20], pg=v[21],
-    cl=cl, po=po, so=so, ba=ba, ln=ln, tail=tail, us=us}
-  JOBS[id] = j
-  return j
+-- count adds to a number of the whole queue, or else to a counter.
+local function count(name, n)
+  local x = total()
+  if x[name] then
+    x[name] = x[name] + (n or 1)
+    x.new = true
+  else SUMS[name] = (SUMS[name] or 0) + (n or 1) end
 end
 -- load reads a job.
 local function load(id)
   local j = JOBS[id]
   if j then return j end
   local k = P .. 'j:' .. id
-  local v = call('HMGET', k, 'st', 'm', 'sq', 'hd', 'sa', 'at', 'li', 'fi', 'qt', 'ch', 'ud', 'ev', 'as', 'yi', 'wk', 'wn', 'fa', 'cr', 'di', 'cw', 'pg')
+  local v = call('HMGET', k, 's', 'm', 'fi', 'yi', 'w', 'fa', 'cr', 'di', 'cw', 'pg')
   if not v[1] then return nil end
-  j = make(id, k, v)
-  j.yi, j.fa, j.cr, j.di = tonumber(j.yi or '') or 0, tonumber(j.fa or '') or 0, tonumber(j.cr or '') or 0, tonumber(j.di or '') or 0
-  j.wk, j.wn, j.cw, j.pg = j.wk or '', j.wn or '', j.cw or '', j.pg or ''
+  local @state = struct.unpack('@state.f', v[1])
+  local @fixed = struct.unpack('@fixed.f', v[2])
+  j = {id=id, k=k, w={}, @state.t, @fixed.t, tail=string.sub(v[2], pos), fi=v[3] or '', yi=tonumber(v[4] or '') or 0,
+    fa=tonumber(v[6] or '') or 0, cr=tonumber(v[7] or '') or 0, di=tonumber(v[8] or '') or 0, cw=v[9] or '', pg=v[10] or ''}
+  j.st = STATUS[st]
+  j.wk, j.wn = string.match(v[5] or '\n', '^([^\n]*)\n(.*)$')
+  JOBS[id] = j
   return j
 end
+-- set writes a rare field of a job.
 local function set(j, f, v)
   local w = j.w
   w[#w+1] = f
   w[#w+1] = v
 end
+local function packed(x)
+  local name = x.st
+  for i = 1, #STATUS do if STATUS[i] == name then x.st = i end end
+  local s = struct.pack('@state.f', @state.x)
+  x.st = name
+  return s
+end
 local function U(u)
   local x = USERS[u]
   if x then return x end
   local k = P .. 'u:' .. u
-  local v = call('HMGET', k, 'w', 'qd', 'rn', 'pz', 'vt:interactive', 'va:interactive', 'ln:interactive', 'vt:bulk', 'va:bulk', 'ln:bulk')
-  x = {k = k, c = {}, w = tonumber(v[1] or 1), keep = v[1], qd = tonumber(v[2] or 0), rn = tonumber(v[3] or 0), pz = v[4] == '1',
-    vt = {interactive = tonumber(v[5] or ''), bulk = tonumber(v[8] or '')}, va = {interactive = tonumber(v[6] or 0), bulk = tonumber(v[9] or 0)},
-    ln = {interactive = tonumber(v[7] or 0), bulk = tonumber(v[10] or 0)}}
+  local @user = @user.0
+  local v = call('GET', k)
+  if v then @user = struct.unpack('@user.f', v) end
+  x = {k=k, @user.t}
   USERS[u] = x
   return x
 end
--- K holds counters that a script has read; flush writes them together.
-local function count(name, n) SUMS[name] = (SUMS[name] or 0) + (n or 1) end
+local function weight(x) return x.w > 0 and x.w or 1 end
+-- flush writes the records that have changed. A user without jobs, weight and
+-- pause is forgotten after 90 days.
 local function flush()
   for _, j in pairs(JOBS) do
+    if j.new then
+      set(j, 's', packed(j))
+      j.new = nil
+    end
     if j.w[1] then call('HSET', j.k, unpack(j.w)); j.w = {} end
   end
   for _, x in pairs(USERS) do
-    local a = {}
-    for f, v in pairs(x.c) do a[#a+1] = f; a[#a+1] = v end
-    if a[1] then call('HSET', x.k, unpack(a)); x.c = {} end
+    if x.new then
+      local s = struct.pack('@user.f', @user.x)
+      if x.qd <= 0 and x.rn <= 0 and x.pz == 0 and x.w == 0 then call('SET', x.k, s, 'EX', '7776000') else call('SET', x.k, s) end
+      x.new = nil
+    end
   end
-  local a = {}
-  for k, n in pairs(SUMS) do
-    if K[k] then
-      K[k] = K[k] + n
-      a[#a+1] = k
-      a[#a+1] = K[k]
-    elseif n ~= 0 then call('HINCRBY', P .. 'c', k, n) end
+  local x = TOTAL
+  if x and x.new then
+    call('SET', P .. 'k', struct.pack('@total.f', @total.x))
+    x.new = nil
   end
-  if a[1] then call('HSET', P .. 'c', unpack(a)) end
+  for k, n in pairs(SUMS) do if n ~= 0 then call('HINCRBY', P .. 'c', k, n) end end
   SUMS = {}
 end
-local ANY
 local function switched(scope, name)
-  if ANY == nil then ANY = call('EXISTS', P .. 'sw') == 1 end
-  return ANY and call('HEXISTS', P .. 'sw', scope .. ':' .. (name or '')) == 1
+  return total().sw > 0 and call('HEXISTS', P .. 'sw', scope .. ':' .. (name or '')) == 1
 end
-local function floor(cl) return K['floor:' .. cl] or tonumber(call('HGET', P .. 'c', 'floor:' .. cl) or 0) end
+-- size keeps the number of entries of the hash of switches or poison with the
+-- totals, where the scripts of every job's way see it.
+local function size(name)
+  local x = total()
+  x[name], x.new = call('HLEN', P .. '' .. name), true
+end
+-- ab is how a class's fields in the records end.
+local function ab(cl) return cl == 'bulk' and 'b' or 'i' end
 
 -- parked: the user is paused or at the limit of running jobs.
-local function parked(x) return x.pz or (C.running > 0 and x.rn >= C.running) end
+local function parked(x) return x.pz == 1 or (C.running > 0 and x.rn >= C.running) end
 -- share sets a user's virtual time, in the order too. po: where a line is likely.
 local function share(u, cl, vt, po)
-  local x = U(u)
-  x.vt[cl], x.va[cl] = vt, now()
-  x.c['vt:' .. cl], x.c['va:' .. cl] = vt, stamp()
-  if x.ln[cl] <= 0 then return end
+  local x, c = U(u), ab(cl)
+  x['vt' .. c], x['va' .. c], x.new = vt, now(), true
+  if x['ln' .. c] <= 0 then return end
   local z = (parked(x) and P .. 'vp:' or P .. 'v:') .. cl .. ':'
-  if po and x.ln[cl] == 1 and call('ZADD', z .. po, 'XX', 'CH', vt, u) == 1 then return end
-  for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', vt, u) end
+  if po and x['ln' .. c] == 1 and call('ZADD', z .. po, 'XX', 'CH', int(vt), u) == 1 then return end
+  for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', int(vt), u) end
 end
 -- enter gives the virtual time at which a user joins a class: the own one,
 -- its debt above the floor decayed, and at least the floor. Users who join at
 -- the floor stand there in the order of their jobs, a nanosecond apart.
 local function enter(u, cl, sq, force)
-  local x = U(u)
-  local vt = x.vt[cl]
-  if vt and not force and x.ln[cl] > 0 then return vt end
-  local fl = floor(cl)
-  if not vt or vt < fl then vt = fl + sq % 1000000 * 1e-9
-  elseif C.halflife > 0 then vt = fl + (vt - fl) * 2 ^ (-(now() - x.va[cl]) / C.halflife) end
+  local x, c = U(u), ab(cl)
+  local vt, fl = x['vt' .. c], total()['fl' .. c]
+  if vt >= 0 and not force and x['ln' .. c] > 0 then return vt end
+  if vt < fl then vt = fl + sq % 1000000
+  elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(now() - x['va' .. c]) / C.halflife)) end
   share(u, cl, vt)
   return vt
 end
+-- cost is what seconds on the card cost a user, in virtual time.
+local function cost(x, sec) return math.floor(sec * 1e9 / weight(x) + 0.5) end
 local function charge(u, cl, sec, po)
   if sec == 0 then return end
   local x = U(u)
-  share(u, cl, (x.vt[cl] or 0) + sec / x.w, po)
+  share(u, cl, math.max(x['vt' .. ab(cl)], 0) + cost(x, sec), po)
 end
 local function wake(po) call('ZADD', P .. 'w:' .. po, '0', '1') end
-local function lineAdd(j)
-  local l = P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us
-  call('ZADD', l, j.sq, j.id)
-  call('ZADD', P .. 'wt:' .. j.cl, stamp(), j.id)
-  if call('ZCARD', l) == 1 then
-    call('SADD', P .. 'pools', j.po)
-    local x, vt = U(j.us), enter(j.us, j.cl, j.sq)
-    call('ZADD', (parked(x) and P .. 'vp:' or P .. 'v:') .. j.cl .. ':' .. j.po, vt, j.us)
-    x.ln[j.cl] = x.ln[j.cl] + 1
-    x.c['ln:' .. j.cl] = x.ln[j.cl]
+-- behind gives the first job in a line of n that came after sq, if any.
+local function behind(l, n, sq)
+  local lo, hi = 0, n
+  while lo < hi do
+    local mid = math.floor((lo + hi) / 2)
+    local j = load(call('LINDEX', l, mid))
+    if j and j.sq > sq then hi = mid else lo = mid + 1 end
   end
+  return lo < n and call('LINDEX', l, lo)
+end
+local function lineAdd(j)
+  local line, c = j.po .. ':' .. j.us, ab(j.cl)
+  local l = P .. 'l:' .. j.cl .. ':' .. line
+  local n = call('LLEN', l)
+  local next = n > 0 and j.sq < total().seq and behind(l, n, j.sq)
+  if next then call('LINSERT', l, 'BEFORE', next, j.id) else call('RPUSH', l, j.id) end
+  count('in' .. c)
+  j.qs, j.new = now(), true
+  if n > 0 then return end
+  call('SADD', P .. 'pools', j.po)
+  call('ZADD', P .. 'wt:' .. j.cl, stamp(), line)
+  local x, vt = U(j.us), enter(j.us, j.cl, j.sq)
+  call('ZADD', (parked(x) and P .. 'vp:' or P .. 'v:') .. j.cl .. ':' .. j.po, int(vt), j.us)
+  x['ln' .. c], x.new = x['ln' .. c] + 1, true
   wake(j.po)
+end
+-- lineEnd takes a line that has become empty out of the order.
+local function lineEnd(cl, po, us)
+  local x, c = U(us), ab(cl)
+  call('ZREM', P .. 'wt:' .. cl, po .. ':' .. us)
+  call('ZREM', P .. 'v:' .. cl .. ':' .. po, us)
+  call('ZREM', P .. 'vp:' .. cl .. ':' .. po, us)
+  x['ln' .. c], x.new = x['ln' .. c] - 1, true
+  if call('EXISTS', P .. 'v:interactive:' .. po, P .. 'vp:interactive:' .. po, P .. 'v:bulk:' .. po, P .. 'vp:bulk:' .. po) == 0 then
+    call('SREM', P .. 'pools', po)
+  end
 end
 local function lineRemove(j)
   local l = P .. 'l:' .. j.cl .. ':' .. j.po .. ':' .. j.us
-  call('ZREM', l, j.id)
-  call('ZREM', P .. 'wt:' .. j.cl, j.id)
-  if call('EXISTS', l) == 0 then
-    local x = U(j.us)
-    call('ZREM', P .. 'v:' .. j.cl .. ':' .. j.po, j.us)
-    if parked(x) then call('ZREM', P .. 'vp:' .. j.cl .. ':' .. j.po, j.us) end
-    x.ln[j.cl] = x.ln[j.cl] - 1
-    x.c['ln:' .. j.cl] = x.ln[j.cl]
-    for _, cl in ipairs(CLASSES) do
-      if call('EXISTS', P .. 'v:' .. cl .. ':' .. j.po, P .. 'vp:' .. cl .. ':' .. j.po) > 0 then return end
+  if call('LREM', l, 1, j.id) == 1 then count('in' .. ab(j.cl), -1) end
+  if call('EXISTS', l) == 0 then lineEnd(j.cl, j.po, j.us) end
+end
+-- mend puts right what a line held that had no job (somebody deleted its key).
+local function mend(cl, po, us, n)
+  count('in' .. ab(cl), -n)
+  if call('EXISTS', P .. 'l:' .. cl .. ':' .. po .. ':' .. us) == 0 then lineEnd(cl, po, us) end
+end
+-- earlier tells whether the head of user a's line in pool p is before b's in q.
+local function earlier(cl, a, p, b, q)
+  if a ~= b then return tonumber(call('ZSCORE', P .. 'v:' .. cl .. ':' .. p, a)) < tonumber(call('ZSCORE', P .. 'v:' .. cl .. ':' .. q, b)) end
+  local i, j = load(call('LINDEX', P .. 'l:' .. cl .. ':' .. p .. ':' .. a, 0) or ''), load(call('LINDEX', P .. 'l:' .. cl .. ':' .. q .. ':' .. b, 0) or '')
+  return i and j and i.sq < j.sq
+end
+-- since gives the time since which the longest waiting job of a line waits.
+-- Those who never left the line stand in the order of their times, so it is
+-- among those up to the first of them.
+local function since(l)
+  local old
+  for _, id in ipairs(call('LRANGE', l, 0, 99)) do
+    local j = load(id)
+    if j then
+      old = math.min(old or j.qs, j.qs)
+      if old <= j.sb then break end
     end
-    call('SREM', P .. 'pools', j.po)
+  end
+  return old
+end
+-- oldest gives the time since which the longest waiting job of a class waits.
+-- The times in wt are too early for lines whose head has gone; they are put
+-- right here, where somebody asks.
+local function oldest(cl)
+  local z = P .. 'wt:' .. cl
+  for _ = 1, 2000 do
+    local v = call('ZRANGE', z, 0, 0, 'WITHSCORES')
+    if not v[1] then return nil end
+    local old = since(P .. 'l:' .. cl .. ':' .. v[1])
+    if not old then call('ZREM', z, v[1])
+    elseif old <= tonumber(v[2]) then return old
+    else call('ZADD', z, int(old), v[1]) end
   end
 end
 -- reseat moves a user's lines into or out of the order.
@@ -196,10 +271,9 @@ local function reseat(u)
     for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do
       local from, to = P .. 'v:' .. cl .. ':' .. po, P .. 'vp:' .. cl .. ':' .. po
       if not out then from, to = to, from end
-      if call('ZSCORE', from, u) then
+      if call('ZREM', from, u) == 1 then
         moved = true
-        call('ZREM', from, u)
-        call('ZADD', to, x.vt[cl] or 0, u)
+        call('ZADD', to, int(math.max(x['vt' .. ab(cl)], 0)), u)
         wake(po)
       end
     end
@@ -208,46 +282,40 @@ local function reseat(u)
 end
 local function runs(u, n)
   local x = U(u)
-  x.rn = x.rn + n
-  x.c.rn = x.rn
+  x.rn, x.new = x.rn + n, true
   if C.running > 0 then reseat(u) end
 end
 local function waits(j, n)
   if j.ba == '' then
     local x = U(j.us)
-    x.qd = x.qd + n
-    x.c.qd = x.qd
+    x.qd, x.new = x.qd + n, true
     count('waiting', n)
   end
 end
 -- event appends to the outbox; jobs of batches write none.
 local function event(j, kind, data)
   if j.ba ~= '' then return end
-  j.ev = j.ev + 1
-  set(j, 'ev', j.ev)
-  call('XADD', P .. 'ev', '*', 'e', string.format('%s\n%s\n%d\n%s\n%d\n%s\n', kind, j.id, j.at, j.li, j.ev, stamp()) .. j.tail, 'd', data or '')
+  j.ev, j.new = j.ev + 1, true
+  call('XADD', P .. 'ev', '*', 'e', string.format('%s\n%s\n%d\n%s\n%d\n%s\n', kind, j.id, j.at, j.li, j.ev, stamp()) .. j.tail .. '\n' .. (data or ''))
 end
 -- place puts a queued job where it waits.
 local function place(j)
   if j.ba ~= '' and call('HGET', P .. 'b:' .. j.ba, 'st') == 'paused' then
-    j.hd = '1'
-    set(j, 'hd', '1')
-    call('ZADD', P .. 'held', j.sq, j.id)
+    j.hd, j.new = 1, true
+    call('ZADD', P .. 'held', int(j.sq), j.id)
   else
     lineAdd(j)
   end
   waits(j, 1)
 end
 local function toLine(j)
-  j.st = 'queued'
-  set(j, 'st', 'queued')
+  j.st, j.new = 'queued', true
   place(j)
 end
 local function fromLine(j)
-  if j.hd == '1' then
+  if j.hd == 1 then
     call('ZREM', P .. 'held', j.id)
-    j.hd = ''
-    set(j, 'hd', '')
+    j.hd, j.new = 0, true
   else
     lineRemove(j)
   end
@@ -256,35 +324,42 @@ end
 local function unlease(j, used)
   if used <= 0 then used = (now() - j.sa) / 1000 end
   charge(j.us, j.cl, used - j.ch, j.po)
-  j.ud, j.ch = j.ud + used, 0
-  call('ZREM', P .. 'leases', j.id)
-  call('ZREM', P .. 'eta', j.id)
-  call('HDEL', P .. 'lids', j.li)
-  if j.as ~= '' then call('ZREM', P .. 'asked', j.id) end
-  set(j, 'ch', 0)
-  set(j, 'ud', j.ud)
+  j.ud, j.ch, j.new = j.ud + used, 0, true
+  call('HDEL', P .. 'leases', j.li)
+  if j.as == 1 then call('ZREM', P .. 'asked', j.id) end
   runs(j.us, -1)
-  local x = U(j.us)
-  if x.qd == 0 and x.rn == 0 and not x.pz and not x.keep then call('EXPIRE', x.k, 7776000) end
 end
--- refund gives back what the job reserved: all of it, or what counts live jobs.
-local function refund(j, all)
+-- refund gives back of reserved quotas all, or what counts live jobs; it returns the rest.
+local function refund(qt, all)
   local kept = ''
-  for live, cost, key in string.gmatch(j.qt, '(%*?)(%d+) ([^\n]+)\n') do
+  for live, cost, key in string.gmatch(qt, '(%*?)(%d+) ([^\n]+)\n') do
     local k = P .. 'n:quota/' .. key
     if live == '' and not all then kept = kept .. cost .. ' ' .. key .. '\n'
     elseif call('EXISTS', k) == 1 and call('DECRBY', k, cost) < 0 then call('SET', k, 0, 'KEEPTTL') end
   end
-  j.qt = kept
-  set(j, 'qt', kept)
+  return kept
+end
+-- sample takes a run time as one of those from which the next are estimated.
+local function sample(so, sec)
+  local d = P .. 'd:' .. so
+  if call('LPUSH', d, sec) > 2 * C.samples then call('LTRIM', d, 0, C.samples - 1) end
+  local s = call('LRANGE', d, 0, C.samples - 1)
+  for i = 1, #s do s[i] = tonumber(s[i]) end
+  table.sort(s)
+  call('HSET', P .. 'est', so, struct.pack('<dd', s[math.min(math.floor(#s / 2) + 1, #s)], #s))
+end
+-- estimate gives what a job of a sort takes, and from how many samples.
+local function estimate(so, po)
+  local v = call('HGET', P .. 'est', so)
+  if v then return struct.unpack('<dd', v) end
+  return string.sub(po, -6) == '/views' and C.estviews or C.estmesh, 0
 end
 -- drop deletes a terminal job and its index entries.
 local function drop(id)
   local j = load(id)
   if not j then return end
   call('ZREM', P .. 't:' .. j.st, id)
-  call('ZREM', P .. 'rev', string.reverse(id))
-  if j.ba ~= '' then call('ZREM', P .. 'xb:' .. j.ba, id) else call('ZREM', P .. 'x:' .. j.us, id) end
+  call('LREM', j.ba ~= '' and P .. 'xb:' .. j.ba or P .. 'x:' .. j.us, 1, id)
   call('DEL', j.k)
   JOBS[id] = nil
 end
@@ -292,7 +367,7 @@ local function batchEvent(id, st)
   local k = P .. 'b:' .. id
   local b = call('HMGET', k, 'nm', 'dn', 'fd', 'cn', 'own', 'or', 'pv')
   call('HSET', k, 'st', st, 'en', stamp())
-  call('HDEL', P .. 'sw', 'batch:' .. id)
+  if call('HDEL', P .. 'sw', 'batch:' .. id) == 1 then size('sw') end
   call('XADD', P .. 'ev', '*', 'k', 'batch', 'b', id, 't', stamp(), 'u', b[5], 'o', b[6], 'p', b[7],
     's', st, 'nm', b[1], 'dn', b[2], 'fd', b[3], 'cn', b[4])
 end
@@ -320,12 +395,10 @@ end
 -- finish makes a job that has left its place terminal, with its one event.
 -- fk: kind of the failure; data: JSON of the event's extra fields; reason: for batches.
 local function finish(j, st, kind, data, fk, reason)
-  j.st = st
-  set(j, 'st', st)
-  set(j, 'en', stamp())
+  j.st, j.en, j.new = st, now(), true
   call('ZADD', P .. 't:' .. st, stamp(), j.id)
   count(st)
-  if j.qt ~= '' then refund(j, (st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) end
+  if j.qt ~= '' then j.qt = refund(j.qt, (st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) end
   if j.ba ~= '' then batchEnd(j, st, reason or '') else event(j, kind, data) end
 end
 local function cancel(j)
@@ -335,10 +408,8 @@ local function cancel(j)
   finish(j, 'cancelled', 'cancelled')
 end
 local function later(j, ms)
-  j.st = 'scheduled'
-  set(j, 'st', 'scheduled')
-  set(j, 'nb', now() + ms)
-  call('ZADD', P .. 'later', now() + ms, j.id)
+  j.st, j.du, j.new = 'scheduled', now() + ms, true
+  call('ZADD', P .. 'later', int(j.du), j.id)
   waits(j, 1)
 end
 local function backoff(n, rnd)
@@ -362,7 +433,8 @@ local function failed(j, f)
     set(j, 'cw', j.cw)
     local _, n = string.gsub(j.cw, '\n', '')
     if j.di >= 2 or (j.cr >= C.crashes and n >= 4) or j.cr >= 2 * C.crashes then
-      call('HSET', P .. 'poison', fingerprint(j.m), j.id)
+      call('HSET', P .. 'poison', j.fp, j.id)
+      size('poison')
       finish(j, 'quarantined', 'failed', S.quarantined, f.kind, S.quarantinedText)
     elseif j.cr == 1 then toLine(j)
     else later(j, backoff(j.cr - 1, f.rnd)) end
@@ -388,18 +460,16 @@ local function again(j, li, verb)
   local p = li .. ':' .. verb .. ':'
   if j and string.sub(j.fi, 1, #p) == p then return string.sub(j.fi, #p + 1) end
 end
--- enqueue stores one line of a batch. r: id, req, head (class … line) and tail (private …) of m, cl, po, ba, ln, us.
-local function enqueue(r)
-  K.seq = K.seq + 1
-  count('seq', 0)
-  local id, sq, k, m = r.id, string.format('%d', K.seq), P .. 'j:' .. r.id, r.head .. r.tail
-  local j = {id=id, k=k, w={}, st='queued', m=m, sq=sq, hd='', at=0, li='', ev=0, cl=r.cl, po=r.po, ba=r.ba, ln=r.ln, tail=r.tail, us=r.us}
+-- enqueue stores one line of a batch.
+local function enqueue(id, req, m)
+  count('seq')
+  local k = P .. 'j:' .. id
+  local @state = @state.0
+  local @fixed = struct.unpack('@fixed.f', m)
+  local j = {id=id, k=k, w={'r', req, 'm', m}, @state.t, @fixed.t, tail=string.sub(m, pos)}
+  j.st, j.sq, j.sb, j.qs, j.new = 'queued', total().seq, now(), now(), true
   JOBS[id] = j
-  call('HSET', k, 'r', r.req, 'm', m, 'st', 'queued', 'sq', sq, 'sb', stamp(), 'ev', '0')
-  call('ZADD', P .. 'xb:' .. r.ba, sq, id)
-  call('ZADD', P .. 'rev', '0', string.reverse(id))
-  local x = U(r.us)
-  if x.qd == 0 and x.rn == 0 then call('PERSIST', x.k) end
+  call('RPUSH', P .. 'xb:' .. j.ba, id)
   place(j)
 end
 `

@@ -16,19 +16,13 @@ import (
 	"dreamcad/queue/internal/refuse"
 )
 
-func reverse(s string) string {
-	b := []byte(s)
-	slices.Reverse(b)
-	return string(b)
-}
-
 // Job implements [queue.Reader].
 func (q *Queue) Job(ctx context.Context, id string) (queue.Job, error) {
 	h, err := q.c.HGetAll(ctx, q.key("j", id)).Result()
 	if err != nil {
 		return queue.Job{}, wrap("read job", err)
 	}
-	if h["st"] == "" {
+	if h["s"] == "" {
 		return queue.Job{}, queue.NotFound("job", id)
 	}
 	return hash(h).job()
@@ -39,13 +33,20 @@ func (q *Queue) Resolve(ctx context.Context, ending string) (string, error) {
 	if n, err := q.c.Exists(ctx, q.key("j", ending)).Result(); err != nil || n == 1 {
 		return ending, wrap("resolve", err)
 	}
-	rid := reverse(ending)
-	ids, err := q.c.ZRangeByLex(ctx, q.key("rev"), &redis.ZRangeBy{Min: "[" + rid, Max: "(" + rid + "\x7f", Count: 2}).Result()
+	if len(ending) < queue.MinEnding {
+		return refuse.PickID(ending, nil)
+	}
+	var ids []string
+	err := q.scan(ctx, "j:*"+escape(ending), func(keys []string) error {
+		for _, k := range keys {
+			if id := strings.TrimPrefix(k, q.key("j", "")); !slices.Contains(ids, id) && len(ids) < 2 {
+				ids = append(ids, id)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return "", wrap("resolve", err)
-	}
-	for i := range ids {
-		ids[i] = reverse(ids[i])
 	}
 	return refuse.PickID(ending, ids)
 }
@@ -62,7 +63,7 @@ func (q *Queue) jobs(ctx context.Context, ids []string) ([]hash, error) {
 	}
 	var out []hash
 	for _, c := range cmds {
-		if h := c.Val(); h["st"] != "" {
+		if h := c.Val(); h["s"] != "" {
 			out = append(out, h)
 		}
 	}
@@ -76,7 +77,7 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
 		limit = 50
 	}
 	limit = min(limit, 1000)
-	want := func(h hash) bool { return len(f.Status) == 0 || slices.Contains(f.Status, queue.Status(h["st"])) }
+	want := func(h hash) bool { return len(f.Status) == 0 || slices.Contains(f.Status, h.state().status) }
 	var found []hash
 	switch {
 	case f.User != "" || f.Batch != "":
@@ -85,10 +86,11 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
 			k = q.key("xb", f.Batch)
 		}
 		for lo := int64(0); len(found) < f.Offset+limit; lo += 500 {
-			ids, err := q.c.ZRevRange(ctx, k, lo, lo+499).Result()
+			ids, err := q.c.LRange(ctx, k, -(lo + 500), -(lo + 1)).Result()
 			if err != nil {
 				return nil, wrap("list jobs", err)
 			}
+			slices.Reverse(ids)
 			hs, err := q.jobs(ctx, ids)
 			if err != nil {
 				return nil, err
@@ -108,7 +110,7 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
 			if len(f.Status) > 0 && !slices.Contains(f.Status, st) {
 				continue
 			}
-			ids, err := q.list(ctx, "list jobs", q.s.ids, string(st), f.Offset+limit)
+			ids, err := q.newest(ctx, st, f.Offset+limit)
 			if err != nil {
 				return nil, err
 			}
@@ -118,7 +120,7 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
 			}
 			found = append(found, hs...)
 		}
-		slices.SortFunc(found, func(a, b hash) int { return cmp.Compare(b.int("sq"), a.int("sq")) })
+		slices.SortFunc(found, func(a, b hash) int { return cmp.Compare(b.state().seq, a.state().seq) })
 	}
 	var out []queue.Job
 	for i := f.Offset; i < min(len(found), f.Offset+limit); i++ {
@@ -129,6 +131,69 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Job, error) {
 		out = append(out, j)
 	}
 	return out, nil
+}
+
+// newest gives the ids of the n newest jobs of a status, at least: of leased
+// and held ones it may give more or others.
+func (q *Queue) newest(ctx context.Context, st queue.Status, n int) ([]string, error) {
+	switch st {
+	case queue.Queued:
+		return q.newestQueued(ctx, n)
+	case queue.Leased:
+		return q.list(ctx, "list jobs", q.s.leased)
+	}
+	k := q.key("t", string(st))
+	if st == queue.Scheduled {
+		k = q.key("later")
+	}
+	ids, err := q.c.ZRevRange(ctx, k, 0, int64(n)-1).Result()
+	return ids, wrap("list jobs", err)
+}
+
+// newestQueued looks at the ends of all lines.
+func (q *Queue) newestQueued(ctx context.Context, n int) ([]string, error) {
+	ids, err := q.c.ZRevRange(ctx, q.key("held"), 0, int64(n)-1).Result()
+	if err != nil {
+		return nil, wrap("list jobs", err)
+	}
+	for _, c := range queue.Classes {
+		lines, err := q.c.ZRange(ctx, q.key("wt", string(c)), 0, -1).Result()
+		if err != nil {
+			return nil, wrap("list jobs", err)
+		}
+		for part := range slices.Chunk(lines, 500) {
+			p := q.c.Pipeline()
+			cmds := make([]*redis.StringSliceCmd, len(part))
+			for i, l := range part {
+				cmds[i] = p.LRange(ctx, q.key("l", string(c), l), -int64(n), -1)
+			}
+			if _, err := p.Exec(ctx); err != nil {
+				return nil, wrap("list jobs", err)
+			}
+			for _, cmd := range cmds {
+				ids = append(ids, cmd.Val()...)
+			}
+		}
+	}
+	if len(ids) <= n {
+		return ids, nil
+	}
+	seq := make(map[string]float64, len(ids))
+	for part := range slices.Chunk(ids, 500) {
+		p := q.c.Pipeline()
+		cmds := make([]*redis.StringCmd, len(part))
+		for i, id := range part {
+			cmds[i] = p.HGet(ctx, q.key("j", id), "s")
+		}
+		if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+			return nil, wrap("list jobs", err)
+		}
+		for i, cmd := range cmds {
+			seq[part[i]] = stateOf(cmd.Val()).seq
+		}
+	}
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(seq[b], seq[a]) })
+	return ids[:n], nil
 }
 
 func floats(v any) []float64 {
@@ -156,9 +221,9 @@ func (q *Queue) Place(ctx context.Context, id string) (queue.Place, error) {
 		return p, nil
 	}
 	num := func(i int) float64 { x, _ := strconv.ParseFloat(text(v[i]), 64); return x }
-	s.VT, s.Weight, s.Ahead, s.Cost = num(2), num(3), int64(num(4)), num(5)
+	s.VT, s.Weight, s.Ahead, s.Cost = num(2)/1e9, num(3), int64(num(4)), num(5)
 	for o := floats(v[6]); len(o) >= 3; o = o[3:] {
-		s.Others = append(s.Others, order.User{VT: o[0], Queued: int64(o[1]), Weight: o[2]})
+		s.Others = append(s.Others, order.User{VT: o[0] / 1e9, Queued: int64(o[1]), Weight: o[2]})
 	}
 	s.More, s.Prior, s.Slots = num(7) == 1, int64(num(8)), int(num(12))
 	for e := floats(v[10]); len(e) >= 2; e = e[2:] {
@@ -204,9 +269,7 @@ func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 		case "ended":
 			s.Ended[queue.Status(rest)] = n
 		case "c":
-			if rest != "waiting" && rest != "seq" && !strings.HasPrefix(rest, "floor:") { // not counts of events
-				s.Counters[rest] = n
-			}
+			s.Counters[rest] = n
 		case "o":
 			s.Outbox[rest] = n
 		case "sw":

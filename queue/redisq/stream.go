@@ -59,9 +59,9 @@ func (q *Queue) Events(ctx context.Context, after string, limit int, wait time.D
 func event(m redis.XMessage) (queue.Event, error) {
 	f := func(k string) string { s, _ := m.Values[k].(string); return s }
 	n := func(k string) int64 { v, _ := strconv.ParseInt(f(k), 10, 64); return v }
-	if s := f("e"); s != "" { // a job's: kind, job, attempt, lease, number, time, private, user, origin, fingerprint
+	if s := f("e"); s != "" { // a job's: kind, job, attempt, lease, number, time, private, user, origin, data
 		v := strings.SplitN(s, "\n", 10)
-		for i, k := range []string{"k", "j", "a", "l", "q", "t", "p", "u", "o"} {
+		for i, k := range []string{"k", "j", "a", "l", "q", "t", "p", "u", "o", "d"} {
 			if i < len(v) {
 				m.Values[k] = v[i]
 			}

@@ -2,11 +2,11 @@ package redisq
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	mrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +30,7 @@ func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
 		}
 		fmt.Fprintf(&refund, "%d %s\n", q.Cost, q.Key)
 	}
-	args := []any{r.ID, req, f.head(), f.tail(), f.class, f.pool, f.batch, f.line, f.user, rand.Text()[:12], r.Key, refund.String(), len(quotas)}
+	args := []any{r.ID, req, f.pack(), r.Key, refund.String()}
 	for _, q := range quotas {
 		args = append(args, q.Key, q.Cost, q.Limit, q.Life.Milliseconds())
 	}
@@ -39,7 +39,8 @@ func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
 
 func (q *Queue) receipt(v []any, quotas []queue.Quota) (queue.Receipt, error) {
 	if n, ok := v[0].(int64); ok {
-		return queue.Receipt{ID: text(v[1]), New: n == 1, Status: queue.Status(text(v[2]))}, nil
+		code, _ := v[2].(int64)
+		return queue.Receipt{ID: text(v[1]), New: n == 1, Status: statusOf(code)}, nil
 	}
 	switch what := text(v[0]); what {
 	case "poison":
@@ -175,11 +176,11 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 	for _, p := range pools {
 		wait = append(wait, q.key("w", p))
 	}
-	for {
+	for woken := ""; ; woken = "1" {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		l, err := q.leaseOnce(ctx, &c, pools)
+		l, err := q.leaseOnce(ctx, &c, pools, woken)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -196,7 +197,9 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 	}
 }
 
-func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []string) (*queue.Lease, error) {
+// leaseOnce asks once. woken is "1" if the marker of waiting work was taken
+// before: the script then puts it back if there is more.
+func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []string, woken string) (*queue.Lease, error) {
 	id := queue.NewFence()
 	beside := ""
 	if c.Beside {
@@ -206,12 +209,10 @@ func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []st
 	if len(classes) == 0 {
 		classes = queue.Classes
 	}
-	args := []any{id, c.Worker, c.Name, beside, q.registration(c, pools), len(classes)}
-	for _, k := range queue.Classes {
-		for _, have := range classes {
-			if k == have {
-				args = append(args, string(k))
-			}
+	args := []any{id, c.Worker, c.Name, beside, q.registration(c, pools), woken, "", ""}
+	for i, k := range queue.Classes {
+		if slices.Contains(classes, k) {
+			args[6+i] = string(k)
 		}
 	}
 	for _, p := range pools {
@@ -236,10 +237,12 @@ func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []st
 	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), back())
 	}
-	if text(v[0]) == "repair" {
-		return nil, wrap("repair line", q.run(call, q.s.repair, v[1:]...).Err())
+	if text(v[0]) == "again" {
+		return q.leaseOnce(ctx, c, pools, "1")
 	}
-	j, err := leased(v[1]).job()
+	h := leased(v[1:])
+	h["w"] = c.Worker + "\n" + c.Name
+	j, err := h.job()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("decode job %q: %w", text(v[0]), err), back())
 	}
