@@ -82,7 +82,7 @@ type Stats struct {
 	Users     map[Class]int64        `json:"users"`   // users with queued jobs
 	Workers   []WorkerInfo           `json:"workers"`
 	Switches  []Switch               `json:"switches"`
-	Counters  map[string]int64       `json:"counters"` // since the beginning: submitted, done, failed, crashes, lost, refused_…, dropped, trimmed…
+	Counters  map[string]int64       `json:"counters"` // since the beginning: submitted, done, failed (failed_input of them for bad input), crashes, lost, refused_…, dropped, trimmed…
 	Durations map[string]DurationFit `json:"durations"`
 	Outbox    map[string]int64       `json:"outbox"` // consumer → events it has not acknowledged
 	Backend   string                 `json:"backend"`

@@ -75,6 +75,7 @@ type Alert struct {
 	Severity Severity   `json:"severity"`
 	State    AlertState `json:"state"`
 	Text     string     `json:"text"`
-	Since    time.Time  `json:"since"`
+	Since    time.Time  `json:"since"`       // when the episode began
+	At       time.Time  `json:"at,omitzero"` // when this was so: its begin, a new text, its end
 	Source   string     `json:"source"`
 }

@@ -76,6 +76,9 @@ type Outbox interface {
 	Cursor(ctx context.Context, consumer string) (string, error)
 	// Ack moves the consumer's cursor forward to that event (never back).
 	Ack(ctx context.Context, consumer, cursor string) error
+	// Retire forgets the consumer and its cursor. Should it come back, it begins
+	// at the end of the stream like a new one.
+	Retire(ctx context.Context, consumer string) error
 	// End returns the cursor of the newest event, for those who want only new ones.
 	End(ctx context.Context) (string, error)
 }

@@ -43,3 +43,21 @@ func OldestDue(ctx context.Context, s queue.State) (map[string]time.Time, error)
 	}
 	return out, nil
 }
+
+// Abandon drops the outcomes that wait for a platform which is served no more, and
+// tells how many there were.
+func Abandon(ctx context.Context, s queue.State, platform string) (int, error) {
+	n, prefix := 0, duePrefix+platform+"/"
+	for {
+		keys, err := s.Keys(ctx, prefix, "")
+		if err != nil || len(keys) == 0 {
+			return n, err
+		}
+		for _, k := range keys {
+			if err := s.Delete(ctx, k, queue.AnyVersion); err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+}

@@ -63,7 +63,7 @@ func (*botRunCmd) Run(a *app) error {
 	}
 	registry := metrics.NewRegistry(version(), watch.view)
 	chats := front.chats(a, g, registry)
-	watch.part.chats = chats.sessions
+	watch.part.chats, watch.part.serves = chats.sessions, chats.consumers()
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return front.console.Run(ctx) })
 	group.Go(func() error { return queue.RunMaintenance(ctx, g.queue, queue.DefaultConfig().TickEvery, a.log) })
@@ -140,6 +140,18 @@ func discordConfig(a *app) discord.Config {
 func slackConfig(a *app) slack.Config {
 	s := a.config.Slack
 	return slack.Config{BotToken: string(s.BotToken), AppToken: string(s.AppToken), SigningSecret: string(s.SigningSecret), APIURL: s.APIURL}
+}
+
+// consumers are the readers of the outbox that this process runs.
+func (c *chats) consumers() []string {
+	var out []string
+	if c.discord != nil {
+		out = append(out, "bots/"+c.discord.Platform())
+	}
+	if c.slack != nil {
+		out = append(out, "bots/"+c.slack.Platform())
+	}
+	return out
 }
 
 func (c *chats) names() string {

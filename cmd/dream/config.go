@@ -147,6 +147,7 @@ type opsSettings struct {
 	Outbox                float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
 	OutboxAge             time.Duration `yaml:"outbox_age" env:"OUTBOX_AGE" help:"Wait of the oldest message for a chat platform above which an alert is sent."`
 	WorkerLost            time.Duration `yaml:"worker_lost" env:"WORKER_LOST" help:"Silence of a worker above which it counts as lost."`
+	WorkerGone            time.Duration `yaml:"worker_gone" env:"WORKER_GONE" help:"Silence of a lost worker after which it is no longer expected."`
 	NoProgress            time.Duration `yaml:"no_progress" env:"NO_PROGRESS" help:"Standstill of a running job above which an alert is sent."`
 	FailureRate           float64       `yaml:"failure_rate" env:"FAILURE_RATE" help:"Percent of the jobs of ops.failure_window that fail above which an alert is sent."`
 	FailureWindow         time.Duration `yaml:"failure_window" env:"FAILURE_WINDOW" help:"Time over which failures are counted."`
@@ -165,7 +166,7 @@ func defaultOps() opsSettings {
 	l := rules.DefaultLimits()
 	return opsSettings{Again: 5 * time.Minute, Every: time.Second, ServersEvery: 10 * time.Second, MetricsEvery: 30 * time.Second, GPUWarm: l.GPUWarm, GPUHot: l.GPUHot, GPUMargin: l.GPUMargin, VRAM: l.VRAM,
 		Memory: l.Memory, Disk: l.Disk, DiskRefuse: l.DiskRefuse, ServerSlow: l.ServerSlow, QueueAge: l.QueueAge, Outbox: l.OutboxDepth,
-		OutboxAge: l.OutboxAge, WorkerLost: l.WorkerLost, NoProgress: l.NoProgress, FailureRate: l.FailureRate, FailureWindow: l.FailureWindow}
+		OutboxAge: l.OutboxAge, WorkerLost: l.WorkerLost, WorkerGone: l.WorkerGone, NoProgress: l.NoProgress, FailureRate: l.FailureRate, FailureWindow: l.FailureWindow}
 }
 
 // check refuses thresholds that contradict each other.
@@ -179,6 +180,9 @@ func (s *opsSettings) check() error {
 	}
 	if s.ServersEvery < 100*time.Millisecond || s.WorkerLost < 3*s.ServersEvery {
 		errs = append(errs, fmt.Errorf("ops.worker_lost %v must be at least three times ops.servers_every %v, and that 100ms", s.WorkerLost, s.ServersEvery))
+	}
+	if s.WorkerGone < s.WorkerLost+2*s.ServersEvery {
+		errs = append(errs, fmt.Errorf("ops.worker_gone %v must be longer than ops.worker_lost %v by at least two of ops.servers_every %v", s.WorkerGone, s.WorkerLost, s.ServersEvery))
 	}
 	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
 		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))

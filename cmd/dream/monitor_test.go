@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"dreamcad/bots/discord/discordtest"
 	"dreamcad/ops/gpu"
 	"dreamcad/ops/gpu/gputest"
 	"dreamcad/ops/monitor"
@@ -100,22 +101,45 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 		t.Errorf("/readyz of the bot: %d %s", code, text)
 	}
 
-	expect := func(state queue.AlertState) {
+	expect := func(state queue.AlertState) queue.Alert {
 		t.Helper()
 		select {
 		case a := <-hook:
 			if a.Key != "w1" || a.State != state {
 				t.Fatalf("%+v, want %s", a, state)
 			}
+			return a
 		case <-time.After(time.Minute):
 			t.Fatalf("the worker is not told to be %s", state)
 		}
+		return queue.Alert{}
 	}
 	_ = worker.Process.Kill()
 	_ = worker.Wait()
 	expect(queue.Firing)
 	worker = start()
 	expect(queue.Resolved)
+	forget := func(name string) string {
+		cmd := exec.Command("dream", "ops", "forget", name)
+		cmd.Env = append(os.Environ(), env...)
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	if out := forget("w1"); !strings.Contains(out, "w1 gave a sign of life") {
+		t.Errorf("a worker at work was forgotten: %s", out)
+	}
+	if out := forget("w2"); !strings.Contains(out, `nothing is called "w2"; known are bot of `) || !strings.Contains(out, ", w1") {
+		t.Errorf("a worker that is not there: %s", out)
+	}
+	_ = worker.Process.Kill()
+	_ = worker.Wait()
+	expect(queue.Firing)
+	await(t, "forgotten", time.Minute, func() bool { return strings.Contains(forget("w1"), "w1 is no longer expected") })
+	if a := expect(queue.Resolved); !strings.HasSuffix(a.Text, "and is no longer expected.") {
+		t.Errorf("its end says %q", a.Text)
+	}
+	worker = start()
+	await(t, "back", time.Minute, there)
 	_ = worker.Process.Signal(os.Interrupt)
 	if err := worker.Wait(); err != nil {
 		t.Errorf("an interrupted worker ended with %v", err)
@@ -127,5 +151,62 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	case a := <-hook:
 		t.Errorf("after an orderly end: %+v", a)
 	case <-time.After(6 * time.Second):
+	}
+}
+
+// A lost worker that nobody forgets is given up after ops.worker_gone. A chat
+// platform that no bot serves any more can be forgotten.
+func TestGivenUpAndRetired(t *testing.T) {
+	hook := make(chan queue.Alert, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var a queue.Alert
+		if json.NewDecoder(r.Body).Decode(&a) == nil && a.Code == "worker_lost" {
+			hook <- a
+		}
+	}))
+	defer server.Close()
+	d := discordtest.New()
+	defer d.Close()
+	env := []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=300ms", "DREAM_OPS_WORKER_LOST=1s", "DREAM_OPS_WORKER_GONE=3s"}
+	discord := []string{"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_OPS_WEBHOOK=" + server.URL}
+	dream := func(args ...string) string {
+		cmd := exec.Command("dream", args...)
+		cmd.Env = append(os.Environ(), env...)
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	worker := child(t, env, "worker", "--device", "cpu", "--name", "w1")
+	bot := child(t, append(env, discord...), "bot")
+	await(t, "both seen", time.Minute, func() bool {
+		text := dream("monitor", "--once")
+		return strings.Contains(text, "w1 (worker on ") && strings.Contains(text, "bot of ")
+	})
+	await(t, "served", time.Minute, func() bool { return strings.Contains(dream("ops", "forget", "discord"), "a bot served discord") })
+	_ = worker.Process.Kill()
+	_ = worker.Wait()
+	for _, state := range []queue.AlertState{queue.Firing, queue.Resolved} {
+		select {
+		case a := <-hook:
+			if a.State != state || state == queue.Resolved && !strings.Contains(a.Text, "is no longer expected") {
+				t.Fatalf("%+v, want %s", a, state)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("the lost worker is not told to be %s", state)
+		}
+	}
+	_ = bot.Process.Signal(os.Interrupt)
+	if err := bot.Wait(); err != nil {
+		t.Error(err)
+	}
+	const known = "discord has "
+	if text := dream("queue", "stats"); !strings.Contains(text, known) {
+		t.Errorf("before: %s", text)
+	}
+	await(t, "forgotten", time.Minute, func() bool { return strings.Contains(dream("ops", "forget", "discord"), "Nothing is kept for discord") })
+	if text := dream("queue", "stats"); strings.Contains(text, known) {
+		t.Errorf("after: %s", text)
+	}
+	if text := dream("ops", "forget", "discord"); !strings.Contains(text, "no worker or chat platform is known") {
+		t.Errorf("again: %s", text)
 	}
 }

@@ -12,6 +12,7 @@ import (
 type opsCmd struct {
 	Rules     opsRulesCmd     `cmd:"" help:"List the rules of the watch with their thresholds."`
 	Silence   opsSilenceCmd   `cmd:"" help:"Silence alerts for a while; list and end silences."`
+	Forget    opsForgetCmd    `cmd:"" help:"Forget a worker or a chat platform that was removed for good."`
 	TestAlert opsTestAlertCmd `cmd:"" name:"test-alert" help:"Send an alert and its end the way real ones go."`
 }
 

@@ -62,7 +62,7 @@ func (c *upCmd) serve(a *app) (err error) {
 		return err
 	}
 	chats := front.chats(a, g, registry)
-	watch.part.worker, watch.part.chats = w, chats.sessions
+	watch.part.worker, watch.part.chats, watch.part.serves = w, chats.sessions, chats.consumers()
 	group, ctx := errgroup.WithContext(a.ctx)
 	group.Go(func() error { return front.console.Run(ctx) })
 	group.Go(func() error { return chats.run(ctx, a.config.Chat.Listen) })

@@ -31,7 +31,7 @@ func (s *opsSettings) limits() rules.Limits {
 	return rules.Limits{
 		GPUWarm: s.GPUWarm, GPUHot: s.GPUHot, GPUMargin: s.GPUMargin, VRAM: s.VRAM, Memory: s.Memory, Disk: s.Disk, DiskRefuse: s.DiskRefuse,
 		ServerSlow: s.ServerSlow, QueueAge: s.QueueAge, OutboxDepth: s.Outbox,
-		OutboxAge: s.OutboxAge, WorkerLost: s.WorkerLost, NoProgress: s.NoProgress, FailureRate: s.FailureRate, FailureWindow: s.FailureWindow,
+		OutboxAge: s.OutboxAge, WorkerLost: s.WorkerLost, WorkerGone: s.WorkerGone, NoProgress: s.NoProgress, FailureRate: s.FailureRate, FailureWindow: s.FailureWindow,
 	}
 }
 
@@ -91,6 +91,7 @@ type watched struct {
 	worker *worker.Worker
 	own    int                    // index of the card that the worker uses, or rules.NoCard
 	chats  func() []rules.Session // nil: none
+	serves []string               // consumers of the outbox
 }
 
 // watch looks at sensors each second, judges, tells and governs.
@@ -112,10 +113,15 @@ type watch struct {
 	// What the slow looks keep to themselves.
 	fleet, stalls rules.Silence
 	outcomes      rules.Outcomes
+	consumers     rules.Consumers
+	role          *monitor.Role
 	awaySaid      bool
+
+	judging bool // whether look judges the shared rules
 
 	mu     sync.Mutex
 	slow   rules.Snapshot // what the slow looks found
+	handed []queue.Alert  // shared alerts that this process goes on with, now that it judges them
 	last   *rules.Snapshot
 	firing map[string]int
 }
@@ -134,9 +140,12 @@ func newWatch(a *app, g ground, part watched) (*watch, error) {
 		return nil, usageError{err}
 	}
 	w := &watch{part: part, settings: s, queue: q, log: a.log, started: time.Now(), engine: rules.NewEngine(rs),
-		governor: rules.NewGovernor(s.limits(), guards, nil, a.log), sender: alert.New(s.alertConfig(), q, a.log),
-		history: monitor.NewHistory(q, part.name), fleet: rules.Silence{Longest: 2 * s.ServersEvery}, stalls: rules.Silence{Longest: 10 * time.Second},
-		outcomes: rules.Outcomes{Window: s.FailureWindow}}
+		governor: rules.NewGovernor(s.limits(), guards, nil, a.log),
+		history:  monitor.NewHistory(q, part.name), fleet: rules.Silence{Longest: 2 * s.ServersEvery}, stalls: rules.Silence{Longest: 10 * time.Second},
+		outcomes: rules.Outcomes{Window: s.FailureWindow}, role: monitor.NewRole(q, part.name, hostName(), 3*s.ServersEvery+5*time.Second)}
+	alerts := s.alertConfig()
+	alerts.Defer = w.defers
+	w.sender = alert.New(alerts, q, a.log)
 	w.host = hostName()
 	if part.role != "bot" {
 		if w.cards, err = gpu.Open(); err != nil {
@@ -211,32 +220,25 @@ func (w *watch) run(ctx context.Context) error {
 	err := group.Wait()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := errors.Join(w.history.Close(end), monitor.Goodbye(end, w.queue, w.part.name)); err != nil {
+	if err := errors.Join(w.history.Close(end), monitor.Goodbye(end, w.queue, w.part.name), w.role.Leave(end)); err != nil {
 		w.log.Warn("the watch could not say goodbye", "err", err)
 	}
 	return err
 }
 
-// adopt takes over the alerts that this host sent before a restart, and those that
-// any process may end.
+// adopt takes over the alerts that this host sent before a restart; those of the
+// shared rules come with the ownership.
 func (w *watch) adopt(ctx context.Context) {
 	firing, err := w.queue.FiringAlerts(ctx)
 	if err != nil {
 		return
 	}
-	shared := map[string]bool{}
-	for _, r := range w.engine.Rules() {
-		shared[r.Code] = r.Shared
-	}
 	for _, f := range firing {
-		if f.Source != w.host && !shared[f.Code] {
+		if f.Source != w.host || w.shared(f.Code) {
 			continue
 		}
 		w.engine.Adopt(f.Code, f.Key, f.Since)
-		switch f.Code {
-		case "worker_lost":
-			w.fleet.Know(f.Key)
-		case "no_progress":
+		if f.Code == "no_progress" {
 			w.stalls.Know(f.Key)
 		}
 	}
@@ -270,15 +272,17 @@ func (w *watch) look(ctx context.Context) *rules.Snapshot {
 	}
 	s.Jobs = w.standing(s.At)
 	w.mu.Lock()
-	s.Local.Servers, s.Queue, s.Workers, s.Unread, s.Failures = w.slow.Local.Servers, w.slow.Queue, w.slow.Workers, w.slow.Unread, w.slow.Failures
+	s.Local.Servers, s.Queue, s.Workers, s.Unread, s.Retired, s.Failures = w.slow.Local.Servers, w.slow.Queue, w.slow.Workers, w.slow.Unread, w.slow.Retired, w.slow.Failures
 	w.mu.Unlock()
+	w.judge()
+	s.Elsewhere = !w.judging
 	changes := w.engine.Evaluate(s)
 	w.governor.Observe(s, changes)
 	w.mu.Lock()
 	w.last, w.firing = s, w.engine.Firing()
 	w.mu.Unlock()
 	for _, t := range append(changes, w.engine.News(s.At, newsEvery)...) {
-		w.sender.Put(queue.Alert{Code: t.Rule.Code, Key: t.Key, Severity: t.Rule.Severity, State: t.State, Text: t.Text, Since: t.Since, Source: w.host})
+		w.sender.Put(queue.Alert{Code: t.Rule.Code, Key: t.Key, Severity: t.Rule.Severity, State: t.State, Text: t.Text, Since: t.Since, At: t.At.UTC(), Source: w.host})
 	}
 	return s
 }

@@ -31,6 +31,9 @@ func (w *watch) askServers(ctx context.Context) {
 			rate := w.outcomes.Take(now, st.Counters)
 			s.Queue, s.Failures = &st, &rate
 			s.Unread = w.unread(limited, &st)
+			if s.Retired, err = w.retired(limited, now, st.Outbox); err != nil {
+				s.Queue, s.Unread = nil, nil // not known of whom something is expected
+			}
 		}
 		if live, marks, err := monitor.Fleet(limited, w.queue); err == nil {
 			for _, l := range live {
@@ -38,8 +41,12 @@ func (w *watch) askServers(ctx context.Context) {
 					delete(marks, l.Name)
 				}
 			}
+			w.claim(limited, live)
 			s.Workers = w.fleet.Take(now, marks, false)
+			w.giveUp(limited, s.Workers, marks)
 		}
+	} else {
+		w.role.Away(time.Now())
 	}
 	if ctx.Err() != nil {
 		return
@@ -56,7 +63,7 @@ func (w *watch) unread(ctx context.Context, st *queue.Stats) map[string]float64 
 	out := map[string]float64{}
 	for consumer, n := range st.Outbox {
 		if strings.HasPrefix(consumer, "alerts/") {
-			continue
+			continue // of alerts only the number counts
 		}
 		out[consumer] = 0
 		if n == 0 {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -48,6 +49,9 @@ type Config struct {
 	Retry time.Duration
 	// Remind is how often Alertmanager hears again of what is firing; 0: 1 minute.
 	Remind time.Duration
+	// Defer tells that another process tells an alert for all; it is held meanwhile,
+	// and told should it still hold afterwards. nil: never.
+	Defer func(a *queue.Alert) bool
 	// Keep bounds what waits on one way; the oldest go first. 0: 1000.
 	Keep int
 }
@@ -67,6 +71,7 @@ type Sender struct {
 	mu     sync.Mutex
 	last   map[id]queue.Alert // what fires
 	intake []queue.Alert
+	left   []func(code string) bool // what is no longer ours
 	wake   chan struct{}
 
 	// What follows belongs to the goroutine of judge.
@@ -108,6 +113,9 @@ func New(cfg Config, q Queue, log *slog.Logger) *Sender {
 // Put takes an alert. The same state of the same code and key again is dropped,
 // unless its text is a new one: then messages that can be edited are.
 func (s *Sender) Put(a queue.Alert) {
+	if a.At.IsZero() {
+		a.At = time.Now().UTC()
+	}
 	s.mu.Lock()
 	last := s.last[idOf(&a)]
 	if last.State == a.State && last.Text == a.Text {
@@ -132,6 +140,15 @@ func (s *Sender) Put(a queue.Alert) {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Release forgets the alerts with such codes without telling their end: another
+// process goes on with them.
+func (s *Sender) Release(codes func(code string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.last, func(k id, _ queue.Alert) bool { return codes(k[0]) })
+	s.left = append(s.left, codes)
 }
 
 // Send delivers one alert at once, silenced or not, and returns what failed: for
@@ -182,7 +199,12 @@ func (s *Sender) take(ctx context.Context) {
 	s.mu.Lock()
 	intake := s.intake
 	s.intake = nil
+	left := s.left
+	s.left = nil
 	s.mu.Unlock()
+	for _, codes := range left {
+		maps.DeleteFunc(s.held, func(k id, _ queue.Alert) bool { return codes(k[0]) })
+	}
 	for i := range intake {
 		s.judge(ctx, &intake[i])
 	}
@@ -228,10 +250,13 @@ const (
 	refreshLimit = time.Second
 )
 
-// mayTell tells whether neither a silence nor the pause between episodes holds
-// the alert back. While the queue is away the silences that were read last count.
+// mayTell tells whether neither a silence nor the pause between episodes nor
+// another process that tells it holds the alert back. While the queue is away the silences that were read last count.
 func (s *Sender) mayTell(ctx context.Context, a *queue.Alert) bool {
 	if time.Now().Before(s.next[idOf(a)]) {
+		return false
+	}
+	if s.cfg.Defer != nil && s.cfg.Defer(a) {
 		return false
 	}
 	if s.queue != nil && time.Since(s.refreshed) > refreshAfter {

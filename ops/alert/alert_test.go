@@ -23,7 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func hot(state queue.AlertState) queue.Alert {
-	return queue.Alert{Code: "gpu_hot", Key: "h/GPU-1", Severity: queue.Critical, State: state, Text: "GPU 0 is too hot.", Since: time.Unix(1700000000, 0).UTC(), Source: "h"}
+	return queue.Alert{Code: "gpu_hot", Key: "h/GPU-1", Severity: queue.Critical, State: state, Text: "GPU 0 is too hot.", Since: time.Now().UTC(), Source: "h"}
 }
 
 func openQueue(t *testing.T) *sqliteq.Queue {
@@ -279,4 +279,78 @@ func TestWebhookThatFailsIsAskedAgain(t *testing.T) {
 	s := start(t, Config{Webhook: server.URL}, openQueue(t))
 	s.Put(hot(queue.Firing))
 	eventually(t, "the third attempt", func() bool { return asked.Load() == 3 })
+}
+
+// What another process tells for all is held, and told only if it lasts; what is
+// no longer this process's is forgotten.
+func TestDeferAndRelease(t *testing.T) {
+	h := newHook(t)
+	var deferred atomic.Bool
+	deferred.Store(true)
+	cfg := h.config()
+	cfg.Defer = func(a *queue.Alert) bool { return a.Key != "own" && deferred.Load() }
+	s := start(t, cfg, openQueue(t))
+	put := func(key string, state queue.AlertState) {
+		a := hot(state)
+		a.Key = key
+		s.Put(a)
+	}
+	put("short", queue.Firing)
+	put("long", queue.Firing)
+	put("own", queue.Firing)
+	put("short", queue.Resolved)
+	eventually(t, "its own is told", func() bool { return len(h.all()) == 1 })
+	deferred.Store(false)
+	eventually(t, "what lasts is told", func() bool { return len(h.all()) == 2 })
+	if got := h.all(); got[0].Key != "own" || got[1].Key != "long" {
+		t.Errorf("%+v", got)
+	}
+	s.Release(func(code string) bool { return code == "gpu_hot" })
+	time.Sleep(time.Second)
+	put("own", queue.Resolved)
+	eventually(t, "its end is told", func() bool { return len(h.all()) == 3 })
+}
+
+// Two processes that both told the webhook while the queue was away tell its end
+// once, and the stream has one episode.
+func TestOneEndAfterAnOutage(t *testing.T) {
+	server := queuetest.StartRedis(t, "--appendonly", "yes")
+	open := func() *redisq.Queue {
+		o, err := redisq.ParseURL("redis://" + server.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { q.Close() })
+		return q
+	}
+	q, h := open(), newHook(t)
+	first, second := start(t, h.config(), q), start(t, h.config(), open())
+	server.Kill()
+	begun := hot(queue.Firing)
+	begun.Since = time.Now().Add(-time.Minute).UTC()
+	begun.At = begun.Since
+	first.Put(begun)
+	begun.Source = "other"
+	second.Put(begun)
+	eventually(t, "both have told", func() bool { return len(h.all()) == 2 })
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Redis is back", func() bool { _, err := q.Alerts(t.Context(), "", 1, 0); return err == nil })
+	ended := begun
+	ended.State, ended.At = queue.Resolved, time.Now().UTC()
+	first.Put(ended)
+	eventually(t, "the end is told", func() bool { return len(h.all()) == 3 && len(states(t, q)) == 2 })
+	second.Put(ended)
+	after := hot(queue.Firing) // a new episode shows that what came before is through
+	after.Source = "other"
+	second.Put(after)
+	eventually(t, "the next episode is told", func() bool { return len(states(t, q)) >= 3 && len(h.all()) >= 4 })
+	if got := states(t, q); len(got) != 3 || len(h.all()) != 4 || h.all()[3].State != queue.Firing {
+		t.Errorf("stream %v, webhook %+v", got, h.all())
+	}
 }

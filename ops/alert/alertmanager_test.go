@@ -107,11 +107,12 @@ func (m *manager) last() (p postable, n int) {
 func TestAlertmanager(t *testing.T) {
 	m := newManager(t)
 	s := start(t, Config{Alertmanager: m.URL + "/", Remind: 100 * time.Millisecond}, nil)
-	s.Put(hot(queue.Firing))
+	a := hot(queue.Firing)
+	s.Put(a)
 	eventually(t, "reminders", func() bool { _, n := m.last(); return n >= 3 })
 	p, _ := m.last()
 	if p.Labels["alertname"] != "gpu_hot" || p.Labels["severity"] != "critical" || p.Labels["key"] != "h/GPU-1" || p.Annotations["summary"] != hot(queue.Firing).Text ||
-		!p.StartsAt.Equal(hot(queue.Firing).Since) || !p.EndsAt.After(time.Now()) {
+		!p.StartsAt.Equal(a.Since) || !p.EndsAt.After(time.Now()) {
 		t.Errorf("%+v", p)
 	}
 	for k, v := range p.Labels {

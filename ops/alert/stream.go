@@ -30,7 +30,15 @@ func (s *stream) deliver(ctx context.Context, a *queue.Alert) error {
 		switch {
 		case a.State == queue.Resolved && known == nil:
 			return nil
-		case a.State == queue.Firing && known != nil:
+		case a.State == queue.Firing && known == nil:
+			r, err := s.q.Get(ctx, lockName("ended", a))
+			if err != nil && queue.CodeOf(err) != queue.CodeNotFound {
+				return err
+			}
+			if ended, _ := time.Parse(time.RFC3339Nano, string(r.Value)); over(a, ended) {
+				return nil
+			}
+		case a.State == queue.Firing:
 			if known.Text == a.Text || known.Source != a.Source {
 				return nil // who told it first keeps it up to date
 			}
@@ -45,8 +53,26 @@ func (s *stream) deliver(ctx context.Context, a *queue.Alert) error {
 				return err
 			}
 		}
+		if a.State == queue.Resolved {
+			if _, err := s.q.Put(ctx, lockName("ended", a), []byte(a.At.UTC().Format(time.RFC3339Nano)), queue.AnyVersion, endedLife); err != nil {
+				return err
+			}
+		}
 		return s.q.Raise(ctx, *a)
 	})
+}
+
+// endedLife is how long an end is remembered for those who come late.
+const endedLife = time.Hour
+
+// late is the age from which the begin of an episode may be old news: it waited
+// for the queue. Clocks of two machines differ by less.
+const late = 30 * time.Second
+
+// over tells whether the episode that the alert begins was told by another
+// process, begin and end, while this one waited.
+func over(a *queue.Alert, ended time.Time) bool {
+	return a.State == queue.Firing && time.Since(a.Since) > late && a.Since.Before(ended)
 }
 
 func lockName(what string, a *queue.Alert) string {

@@ -101,7 +101,8 @@ func (w *way) flush(ctx context.Context) error {
 		a := w.waiting[0]
 		w.mu.Unlock()
 		limited, cancel := context.WithTimeout(ctx, deliverLimit)
-		err := w.to.deliver(limited, &a)
+		sent := a // the target may change it
+		err := w.to.deliver(limited, &sent)
 		cancel()
 		if err != nil {
 			return err

@@ -9,25 +9,37 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"dreamcad/queue"
 )
 
 // webhook posts each begin and each end as JSON. Processes that share a queue and
-// a URL tell it once; while the queue is away each tells for itself.
+// a URL tell it once; while the queue is away each tells for itself, but for what
+// [Config.Defer] leaves to another.
 type webhook struct {
 	url    string
 	header http.Header
-	queue  Queue                   // may be nil
-	record string                  // of the records about this URL, which may be a secret
-	told   map[id]bool             // firing, as this URL knows
-	stale  map[id]queue.AlertState // told without the queue, whose records are older
+	queue  Queue       // may be nil
+	record string      // of the records about this URL, which may be a secret
+	firing map[id]bool // firing, as this URL knows
+	stale  map[id]told // told without the queue, whose records may be older
+}
+
+// told is what was told last, and when it was so.
+type told struct {
+	state queue.AlertState // "": nothing
+	at    time.Time
+}
+
+func (r told) text() []byte {
+	return []byte(string(r.state) + " " + r.at.UTC().Format(time.RFC3339Nano))
 }
 
 func newWebhook(url string, header http.Header, q Queue) *webhook {
 	sum := sha256.Sum256([]byte(url))
-	return &webhook{url: url, header: header, queue: q, record: "told-" + hex.EncodeToString(sum[:6]), told: map[id]bool{}, stale: map[id]queue.AlertState{}}
+	return &webhook{url: url, header: header, queue: q, record: "told-" + hex.EncodeToString(sum[:6]), firing: map[id]bool{}, stale: map[id]told{}}
 }
 
 // askLimit bounds what the queue is asked before a delivery goes out without it.
@@ -37,7 +49,7 @@ const askLimit = time.Second
 const toldLife = 30 * 24 * time.Hour
 
 func (w *webhook) deliver(ctx context.Context, a *queue.Alert) error {
-	if a.State == queue.Firing && w.told[idOf(a)] {
+	if a.State == queue.Firing && w.firing[idOf(a)] {
 		return nil // a new text only
 	}
 	if w.queue == nil {
@@ -47,49 +59,53 @@ func (w *webhook) deliver(ctx context.Context, a *queue.Alert) error {
 	defer cancel()
 	asked := false
 	err := alone(ask, w.queue, w.record, a, func() error {
-		state, err := w.state(ask, a)
+		last, err := w.last(ask, a)
 		if err != nil {
 			return err
 		}
 		asked = true
-		if state == a.State || state == "" && a.State == queue.Resolved { // told by another process, or its begin was told to nobody
+		// Told by another process, begin and end perhaps, or its begin was told to nobody.
+		if last.state == a.State || last.state == "" && a.State == queue.Resolved || over(a, last.at) {
 			w.remember(a)
 			return nil
 		}
 		if err := w.post(ctx, a); err != nil {
 			return err
 		}
-		w.write(ctx, idOf(a), a.State)
+		w.write(ctx, a, told{a.State, a.At})
 		return nil
 	})
 	if asked {
 		return err
 	}
 	if err = w.post(ctx, a); err == nil {
-		w.stale[idOf(a)] = a.State
+		w.stale[idOf(a)] = told{a.State, a.At}
 	}
 	return err
 }
 
-// state is what was told last by whichever process; "": nothing.
-func (w *webhook) state(ctx context.Context, a *queue.Alert) (queue.AlertState, error) {
-	if s, ok := w.stale[idOf(a)]; ok {
-		return s, nil
-	}
+// last is what was told last by whichever process.
+func (w *webhook) last(ctx context.Context, a *queue.Alert) (told, error) {
 	r, err := w.queue.Get(ctx, lockName(w.record, a))
-	if queue.CodeOf(err) == queue.CodeNotFound {
-		return "", nil
+	if err != nil && queue.CodeOf(err) != queue.CodeNotFound {
+		return told{}, err
 	}
-	return queue.AlertState(r.Value), err
+	state, at, _ := strings.Cut(string(r.Value), " ")
+	out := told{state: queue.AlertState(state)}
+	out.at, _ = time.Parse(time.RFC3339Nano, at)
+	if own, ok := w.stale[idOf(a)]; ok && own.at.After(out.at) {
+		return own, nil
+	}
+	return out, nil
 }
 
 // write notes what was told. What cannot be written now is written later.
-func (w *webhook) write(ctx context.Context, k id, s queue.AlertState) {
-	if _, err := w.queue.Put(ctx, lockName(w.record, &queue.Alert{Code: k[0], Key: k[1]}), []byte(s), queue.AnyVersion, toldLife); err != nil {
-		w.stale[k] = s
+func (w *webhook) write(ctx context.Context, a *queue.Alert, r told) {
+	if _, err := w.queue.Put(ctx, lockName(w.record, a), r.text(), queue.AnyVersion, toldLife); err != nil {
+		w.stale[idOf(a)] = r
 		return
 	}
-	delete(w.stale, k)
+	delete(w.stale, idOf(a))
 }
 
 // every and remind write the records that could not be written.
@@ -98,17 +114,27 @@ func (w *webhook) every() time.Duration { return 10 * time.Second }
 func (w *webhook) remind(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, deliverLimit)
 	defer cancel()
-	for k, s := range w.stale {
-		w.write(limited, k, s)
+	for k := range w.stale {
+		a := &queue.Alert{Code: k[0], Key: k[1]}
+		err := alone(limited, w.queue, w.record, a, func() error {
+			last, err := w.last(limited, a)
+			if err == nil {
+				w.write(limited, a, last) // the newer of both
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 func (w *webhook) remember(a *queue.Alert) {
 	if a.State == queue.Firing {
-		w.told[idOf(a)] = true
+		w.firing[idOf(a)] = true
 	} else {
-		delete(w.told, idOf(a))
+		delete(w.firing, idOf(a))
 	}
 }
 

@@ -118,9 +118,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	ofHost(put, &s.Local)
 	if s.Queue != nil {
-		ofQueue(put, s.Queue)
+		ofQueue(put, s.Queue, s.Retired)
 	}
 	for consumer, age := range s.Unread {
+		if s.Retired[consumer] {
+			continue
+		}
 		put(prometheus.GaugeValue, "outbox_age_seconds", "Wait of the oldest message that a consumer has not sent.", age, "consumer", consumer)
 	}
 	for _, w := range s.Workers {
@@ -194,7 +197,7 @@ func ofHost(put emit, s *host.Sample) {
 	}
 }
 
-func ofQueue(put emit, s *queue.Stats) {
+func ofQueue(put emit, s *queue.Stats, retired map[string]bool) {
 	for class, n := range s.Queued {
 		put(prometheus.GaugeValue, "queue_depth", "Jobs that wait.", float64(n), "class", string(class))
 		put(prometheus.GaugeValue, "queue_oldest_seconds", "Wait of the oldest job.", float64(s.Oldest[class]), "class", string(class))
@@ -209,9 +212,12 @@ func ofQueue(put emit, s *queue.Stats) {
 		put(prometheus.GaugeValue, "queue_kept", "Jobs that are over and kept; failed and quarantined are the dead ones.", float64(n), "status", string(status))
 	}
 	for name, n := range s.Counters {
-		put(prometheus.CounterValue, "queue_events_total", "Since the beginning: submitted, done, failed, crashes, lost (leases), refused_… (completions and the like), given_back_….", float64(n), "event", name)
+		put(prometheus.CounterValue, "queue_events_total", "Since the beginning: submitted, done, failed, failed_input (of those for bad input), crashes, lost (leases), refused_… (completions and the like), given_back_….", float64(n), "event", name)
 	}
 	for consumer, n := range s.Outbox {
+		if retired[consumer] {
+			continue
+		}
 		put(prometheus.GaugeValue, "outbox_depth", "Events that a consumer has not read.", float64(n), "consumer", consumer)
 	}
 	for sort, d := range s.Durations {

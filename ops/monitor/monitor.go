@@ -66,6 +66,16 @@ func Goodbye(ctx context.Context, s queue.State, name string) error {
 	return s.Delete(ctx, livePrefix+name, queue.AnyVersion)
 }
 
+// Forget removes the record of a process that has not spoken since the version;
+// one that does speak again is back.
+func Forget(ctx context.Context, s queue.State, name, version string) error {
+	err := s.Delete(ctx, livePrefix+name, version)
+	if queue.CodeOf(err) == queue.CodeConflict {
+		return nil
+	}
+	return err
+}
+
 // Fleet reads the records of all processes, by name, and for each a mark that
 // changes whenever it is written.
 func Fleet(ctx context.Context, s queue.State) ([]Live, map[string]string, error) {

@@ -40,9 +40,9 @@ func Default(l Limits) []Rule {
 		{Code: "gpu_overloaded", Title: "Resting does not cool a GPU", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
 			Hold: 0, ClearHold: 0, Action: Hold, read: overloaded},
 		{Code: "server_down", Title: "A server does not answer", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
-			Hold: 15 * s, ClearHold: 5 * s, Action: Tell, read: unreachable},
+			Hold: 15 * s, ClearHold: 5 * s, Action: Tell, Common: true, read: unreachable},
 		{Code: "server_slow", Title: "A server answers slowly", Severity: queue.Warning, Fire: ms(l.ServerSlow), Clear: ms(l.ServerSlow) / 2, Unit: "ms",
-			Hold: 30 * s, ClearHold: 30 * s, Action: Tell, read: slow},
+			Hold: 30 * s, ClearHold: 30 * s, Action: Tell, Common: true, read: slow},
 		{Code: "worker_lost", Title: "A worker is lost", Severity: queue.Critical, Fire: l.WorkerLost.Seconds(), Clear: 0, Unit: "s of silence",
 			Hold: 0, ClearHold: 0, Action: Tell, Shared: true, read: workers},
 		{Code: "no_progress", Title: "A job stands still", Severity: queue.Warning, Fire: l.NoProgress.Seconds(), Clear: 0, Unit: "s without a step",
@@ -183,9 +183,24 @@ func outbox(s *Snapshot) []Reading {
 	if s.Queue == nil {
 		return nil
 	}
+	depth := make(map[string]float64, len(s.Queue.Outbox))
+	for name, n := range s.Queue.Outbox {
+		depth[name] = float64(n)
+	}
+	return consumers(s, depth, "the outbox of ")
+}
+
+// consumers reads a figure of each consumer; of the retired ones nothing is expected.
+func consumers(s *Snapshot, figures map[string]float64, subject string) []Reading {
 	var out []Reading
-	for _, name := range slices.Sorted(maps.Keys(s.Queue.Outbox)) {
-		out = append(out, Reading{Key: name, Subject: "the outbox of " + name, Value: gpu.Of(float64(s.Queue.Outbox[name])), Card: NoCard})
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		if !s.Retired[name] {
+			out = append(out, Reading{Key: name, Subject: subject + name, Value: gpu.Of(figures[name]), Card: NoCard})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Retired)) {
+		out = append(out, Reading{Key: name, Subject: subject + name, Value: gpu.Of(0), Card: NoCard,
+			Ended: "No bot serves it any more; nothing is expected of it."})
 	}
 	return out
 }
@@ -211,7 +226,20 @@ func quietest(qs []Quiet, subject string) []Reading {
 	return out
 }
 
-func workers(s *Snapshot) []Reading { return quietest(s.Workers, "worker") }
+func workers(s *Snapshot) []Reading {
+	out := quietest(s.Workers, "worker")
+	for i, q := range s.Workers {
+		switch {
+		case q.Gone && q.Was == 0:
+			out[i].Ended = "It is no longer expected."
+		case q.Gone:
+			out[i].Ended = fmt.Sprintf("It was silent for %v and is no longer expected.", q.Was.Round(time.Second))
+		case q.For == 0:
+			out[i].Ended = "It gives signs of life again."
+		}
+	}
+	return out
+}
 
 func stalled(s *Snapshot) []Reading { return quietest(s.Jobs, "job") }
 
@@ -223,20 +251,14 @@ func failures(s *Snapshot) []Reading {
 	switch f := s.Failures; {
 	case f.Ended >= fewestJobs:
 		r.Value = gpu.Of(100 * float64(f.Bad) / float64(f.Ended))
-		r.Detail = fmt.Sprintf("%d of the last %d jobs failed.", f.Bad, f.Ended)
+		r.Detail = fmt.Sprintf("%d of the last %d jobs failed, bad input not counted.", f.Bad, f.Ended)
 	case f.Bad == 0:
 		r.Value = gpu.Of(0)
 	}
 	return []Reading{r}
 }
 
-func unread(s *Snapshot) []Reading {
-	var out []Reading
-	for _, name := range slices.Sorted(maps.Keys(s.Unread)) {
-		out = append(out, Reading{Key: name, Subject: "the oldest message for " + name, Value: gpu.Of(s.Unread[name]), Card: NoCard})
-	}
-	return out
-}
+func unread(s *Snapshot) []Reading { return consumers(s, s.Unread, "the oldest message for ") }
 
 func sessions(s *Snapshot) []Reading {
 	var out []Reading

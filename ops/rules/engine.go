@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"time"
 
 	"dreamcad/queue"
@@ -48,6 +49,15 @@ func (e *Engine) Adopt(code, key string, since time.Time) {
 	e.states[[2]string{code, key}] = &state{firing: true, since: since}
 }
 
+// Release forgets the conditions of the shared rules: another process goes on with them.
+func (e *Engine) Release() {
+	for i := range e.rules {
+		if r := &e.rules[i]; r.Shared {
+			maps.DeleteFunc(e.states, func(id [2]string, _ *state) bool { return id[0] == r.Code })
+		}
+	}
+}
+
 // Firing counts the conditions that hold now, by rule; rules without any are there with 0.
 func (e *Engine) Firing() map[string]int {
 	out := make(map[string]int, len(e.rules))
@@ -68,6 +78,9 @@ func (e *Engine) Evaluate(s *Snapshot) []Transition {
 	var out []Transition
 	for i := range e.rules {
 		r := &e.rules[i]
+		if r.Shared && s.Elsewhere {
+			continue
+		}
 		for _, x := range r.read(s) {
 			if !x.Value.Known {
 				continue

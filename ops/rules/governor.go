@@ -24,7 +24,8 @@ type Governor struct {
 
 	mu       sync.Mutex
 	integral map[int]float64
-	shares   map[int]float64 // by card: share of the time to rest
+	seen     map[int]time.Time // when the integral was last moved
+	shares   map[int]float64   // by card: share of the time to rest
 	maxed    map[int]time.Time
 	held     map[int]bool
 	failed   map[int]bool         // held because resting was not enough
@@ -45,6 +46,8 @@ const (
 	maxRest = 0.9
 	// maxedFor is how long resting at maxRest may fail before the card is held.
 	maxedFor = 2 * time.Minute
+	// longestLook bounds the time between two looks that one of them answers for.
+	longestLook = 10 * time.Second
 	// longestRest bounds one rest between two steps.
 	longestRest = 8 * time.Second
 	// holdFor is what Pause answers during a hold; the worker saves when asked to
@@ -62,10 +65,11 @@ func NewGovernor(l Limits, guards func(*gpu.Sample) bool, now func() time.Time, 
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Governor{limits: l, guards: guards, now: now, log: log,
-		integral: map[int]float64{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, failed: map[int]bool{}, refusing: map[[2]string]string{}}
+		integral: map[int]float64{}, seen: map[int]time.Time{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, failed: map[int]bool{}, refusing: map[[2]string]string{}}
 }
 
-// Observe takes a snapshot and what changed with it. Called each second.
+// Observe takes a snapshot and what changed with it. Called at each look, about
+// each second.
 func (g *Governor) Observe(s *Snapshot, changes []Transition) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -99,7 +103,7 @@ func (g *Governor) Observe(s *Snapshot, changes []Transition) {
 	}
 }
 
-// control is one step of one card's controller. It assumes a look each second.
+// control is one step of one card's controller.
 func (g *Governor) control(c *gpu.Sample, at time.Time) {
 	target := g.limits.GPUWarm - warmClear - 1
 	t, margin := c.Temperature, c.SlowdownMargin
@@ -112,7 +116,12 @@ func (g *Governor) control(c *gpu.Sample, at time.Time) {
 	default:
 		return // unknown: go on as before
 	}
-	i := g.integral[c.Index] + gainI*excess
+	passed := time.Duration(0)
+	if last, ok := g.seen[c.Index]; ok {
+		passed = min(max(at.Sub(last), 0), longestLook)
+	}
+	g.seen[c.Index] = at
+	i := g.integral[c.Index] + gainI*excess*passed.Seconds()
 	g.integral[c.Index] = min(max(i, 0), maxRest)
 	share := min(max(gainP*excess+g.integral[c.Index], 0), maxRest)
 	g.shares[c.Index] = share

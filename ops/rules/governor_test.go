@@ -38,8 +38,8 @@ type course struct {
 	held          bool          // a hold was asked for
 }
 
-// simulate runs a worker with the given step under a governor.
-func simulate(m model, step, total time.Duration, l Limits) (c course) {
+// simulate runs a worker with the given step under a governor that looks so often.
+func simulate(m model, step, every, total time.Duration, l Limits) (c course) {
 	now := start
 	g := NewGovernor(l, func(*gpu.Sample) bool { return true }, func() time.Time { return now }, nil)
 	e := NewEngine(Default(l))
@@ -49,11 +49,11 @@ func simulate(m model, step, total time.Duration, l Limits) (c course) {
 	var work, all float64
 	for ; now.Before(end); now = now.Add(tick) {
 		if !now.Before(look) {
-			if second := int(look.Sub(start) / time.Second); second%10 == 0 {
+			if look.Sub(start)%(10*time.Second) == 0 {
 				share, _ := g.Resting()
 				c.celsius, c.rest = append(c.celsius, m.celsius), append(c.rest, 100*share)
 			}
-			look = look.Add(time.Second)
+			look = look.Add(every)
 			s := &Snapshot{At: now, Host: "h", Cards: []gpu.Sample{{UUID: "GPU-1", Temperature: gpu.Of(math.Round(m.celsius))}}}
 			g.Observe(s, e.Evaluate(s))
 		}
@@ -101,7 +101,7 @@ func TestTemperatureSettlesUnderTheLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			full := x.model.air + x.model.resistance*x.model.busy
-			c := simulate(x.model, x.step, 30*time.Minute, l)
+			c := simulate(x.model, x.step, time.Second, 30*time.Minute, l)
 			t.Logf("full load settles at %.0f °C; governed: at most %.1f °C, %v above the limit; in the end at most %.1f °C, working %.0f %% of the time",
 				full, c.highest, c.above.Round(time.Second), c.late, 100*c.worked)
 			plot["temperature °C, "+name] = monitor.Series{Start: start, Values: c.celsius}
@@ -131,9 +131,26 @@ func TestTemperatureSettlesUnderTheLimit(t *testing.T) {
 }
 
 func TestCoolCardIsNotSlowed(t *testing.T) {
-	c := simulate(model{25, 0.15, 60, 50, 300, 30}, 200*time.Millisecond, 20*time.Minute, DefaultLimits())
+	c := simulate(model{25, 0.15, 60, 50, 300, 30}, 200*time.Millisecond, time.Second, 20*time.Minute, DefaultLimits())
 	if c.worked < 0.999 || c.held {
 		t.Fatalf("worked %.3f of the time, held %v", c.worked, c.held)
+	}
+}
+
+// How often the governor looks is a setting; what it does with a card is not.
+func TestLooksMoreOrLessOften(t *testing.T) {
+	m, l := model{25, 0.25, 60, 50, 300, 30}, DefaultLimits()
+	want := simulate(m, 200*time.Millisecond, time.Second, 10*time.Minute, l)
+	for _, every := range []time.Duration{100 * time.Millisecond, 250 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
+		got := simulate(m, 200*time.Millisecond, every, 10*time.Minute, l)
+		apart := 0.0
+		for i := range want.rest {
+			apart = max(apart, math.Abs(got.rest[i]-want.rest[i]))
+		}
+		t.Logf("a look each %v: at most %.1f °C, rests at most %.1f points apart", every, got.highest, apart)
+		if math.Abs(got.highest-want.highest) > 0.5 || apart > 10 {
+			t.Errorf("a look each %v: %.1f °C and rests %.0f points apart; each second: %.1f °C", every, got.highest, apart, want.highest)
+		}
 	}
 }
 

@@ -25,10 +25,13 @@ type Snapshot struct {
 	Workers  []Quiet            // all workers of the service, by name
 	Jobs     []Quiet            // the jobs in this worker's hands, by id
 	Unread   map[string]float64 // consumer of the outbox → seconds that its oldest message waits
+	Retired  map[string]bool    // consumers of whom nothing is expected
 	Failures *Rate              // nil: not looked at
 	Sessions []Session          // this bot's connections to chat platforms
 	// Overloaded are the cards that resting has not cooled ([Governor.Overloaded]).
 	Overloaded map[int]bool
+	// Elsewhere: another process judges the shared rules, for all.
+	Elsewhere bool
 }
 
 // Session is the connection to a chat platform.
@@ -44,6 +47,7 @@ type Reading struct {
 	Subject string // the same for people: "GPU 0 (NVIDIA H200) of host7"
 	Value   gpu.Value
 	Detail  string // appended to the message, if there is more to say
+	Ended   string // the end in words; empty: the value, and that it is over
 	Card    int    // index of the card, or NoCard
 }
 
@@ -103,9 +107,12 @@ type Rule struct {
 	Hold      time.Duration `json:"hold"`
 	ClearHold time.Duration `json:"clear_hold"`
 	Action    Action        `json:"action"`
-	// Shared: every process that looks sees the same, so any of them may end what
-	// another began.
+	// Shared: every process that looks sees the same, so one of them judges it for
+	// all, and ends what another began.
 	Shared bool `json:"shared,omitempty"`
+	// Common: many processes are likely to see the same at once, each with its own
+	// eyes. While they cannot agree through the queue, one tells it for all.
+	Common bool `json:"common,omitempty"`
 
 	read func(*Snapshot) []Reading
 }
@@ -144,6 +151,9 @@ func (r *Rule) text(x *Reading, state queue.AlertState) string {
 		value = fmt.Sprintf(" is at %.4g %s", x.Value.V, r.Unit)
 	}
 	t := fmt.Sprintf("%s: %s%s.", r.Title, x.Subject, value)
+	if state == queue.Resolved && x.Ended != "" {
+		return fmt.Sprintf("%s: %s. %s", r.Title, x.Subject, x.Ended)
+	}
 	if state == queue.Resolved {
 		return strings.TrimSpace(t + " It is over. " + r.Action.Undone())
 	}
@@ -170,6 +180,7 @@ type Limits struct {
 	OutboxDepth float64       // events that a consumer has not read
 	OutboxAge   time.Duration // the oldest message that waits to be sent
 	WorkerLost  time.Duration // a worker's silence
+	WorkerGone  time.Duration // the silence after which it is no longer expected
 	NoProgress  time.Duration // a job's standstill
 	FailureRate float64       // percent of the jobs that ended within FailureWindow
 	// FailureWindow is the time over which failures are counted.
@@ -184,7 +195,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		GPUWarm: 83, GPUHot: 90, GPUMargin: 2, VRAM: 90, Memory: 90, Disk: 90, DiskRefuse: 97,
 		ServerSlow: 500 * time.Millisecond, QueueAge: 15 * time.Minute, OutboxDepth: 1000,
-		OutboxAge: 2 * time.Minute, WorkerLost: time.Minute, NoProgress: 3 * time.Minute, FailureRate: 25, FailureWindow: 15 * time.Minute,
+		OutboxAge: 2 * time.Minute, WorkerLost: time.Minute, WorkerGone: 2 * time.Hour, NoProgress: 3 * time.Minute, FailureRate: 25, FailureWindow: 15 * time.Minute,
 	}
 }
 

@@ -82,7 +82,7 @@ func TestDefaultsFireAndResolve(t *testing.T) {
 			Local: host.Sample{Memory: full, Disks: map[string]host.Share{"/data": full},
 				Servers: map[string]host.Reply{"queue": {Error: "refused"}, "storage": {Latency: time.Second}}},
 			Queue:   &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{queue.Interactive: 1e6}, Outbox: map[string]int64{"discord": 5000}},
-			Workers: []Quiet{{"host9", time.Hour}}, Jobs: []Quiet{{"01J", time.Hour}}, Unread: map[string]float64{"bots/discord": 1e4},
+			Workers: []Quiet{{Name: "host9", For: time.Hour}}, Jobs: []Quiet{{Name: "01J", For: time.Hour}}, Unread: map[string]float64{"bots/discord": 1e4},
 			Failures: &Rate{Ended: 10, Bad: 5}, Sessions: []Session{{Platform: "discord", Problem: "refused"}}, Overloaded: map[int]bool{1: true}}
 	}
 	good := func(second int) *Snapshot {
@@ -92,7 +92,7 @@ func TestDefaultsFireAndResolve(t *testing.T) {
 			Local: host.Sample{Memory: empty, Disks: map[string]host.Share{"/data": empty},
 				Servers: map[string]host.Reply{"queue": {}, "storage": {Latency: time.Millisecond}}},
 			Queue:   &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{}, Outbox: map[string]int64{"discord": 0}},
-			Workers: []Quiet{{"host9", 0}}, Jobs: []Quiet{{"01J", 0}}, Unread: map[string]float64{"bots/discord": 0},
+			Workers: []Quiet{{Name: "host9"}}, Jobs: []Quiet{{Name: "01J"}}, Unread: map[string]float64{"bots/discord": 0},
 			Failures: &Rate{Ended: 10}, Sessions: []Session{{Platform: "discord", Up: true}}, Overloaded: map[int]bool{}}
 	}
 	rules := Default(DefaultLimits())

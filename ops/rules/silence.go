@@ -20,14 +20,17 @@ type Silence struct {
 type quiet struct {
 	mark   string
 	silent time.Duration
-	gone   time.Time // since when it is not there; zero: it is
+	told   bool          // talked about before, and not yet seen
+	gone   time.Time     // since when it is not there; zero: it is
+	was    time.Duration // for how long it was silent when it went
 }
 
-// Quiet is one thing and for how long it has been silent. What has gone in good
-// order is silent for 0.
+// Quiet is one thing and for how long it has been silent.
 type Quiet struct {
 	Name string
 	For  time.Duration
+	Gone bool          // in good order, or it is no longer expected: silent for 0
+	Was  time.Duration // if so, for how long it was silent before
 }
 
 // remember is how long something that has gone is still mentioned, so that what
@@ -39,7 +42,9 @@ func (s *Silence) Know(name string) {
 	if s.known == nil {
 		s.known = map[string]*quiet{}
 	}
-	s.known[name] = &quiet{}
+	if s.known[name] == nil {
+		s.known[name] = &quiet{told: true}
+	}
 }
 
 // Take notes one look: a mark for each thing that is there, which changes with
@@ -56,9 +61,13 @@ func (s *Silence) Take(now time.Time, marks map[string]string, excused bool) []Q
 	if s.known == nil {
 		s.known = map[string]*quiet{}
 	}
+	fresh := map[string]bool{}
 	for name, mark := range marks {
 		q := s.known[name]
 		switch {
+		case q != nil && q.told: // one look cannot tell whether it is silent still
+			q.mark, q.told = mark, false
+			fresh[name] = true
 		case q == nil || q.mark != mark || !q.gone.IsZero():
 			s.known[name] = &quiet{mark: mark}
 		case !excused:
@@ -68,21 +77,24 @@ func (s *Silence) Take(now time.Time, marks map[string]string, excused bool) []Q
 	var out []Quiet
 	for _, name := range slices.Sorted(maps.Keys(s.known)) {
 		q := s.known[name]
-		if _, there := marks[name]; !there {
-			q.silent = 0
+		_, there := marks[name]
+		if !there {
 			if q.gone.IsZero() {
-				q.gone = now
+				q.gone, q.was, q.silent = now, q.silent, 0
 			} else if now.Sub(q.gone) > remember {
 				delete(s.known, name)
 				continue
 			}
 		}
-		out = append(out, Quiet{name, q.silent})
+		if !fresh[name] {
+			out = append(out, Quiet{Name: name, For: q.silent, Gone: !there, Was: q.was})
+		}
 	}
 	return out
 }
 
-// Outcomes measures how many of the jobs that ended lately failed.
+// Outcomes measures how many of the jobs that ended lately failed. Those that
+// failed for what their requester gave count neither way.
 type Outcomes struct {
 	Window time.Duration
 	seen   []count
@@ -98,7 +110,7 @@ type Rate struct{ Ended, Bad int64 }
 
 // Take notes the counters of the queue (since its beginning).
 func (o *Outcomes) Take(at time.Time, counters map[string]int64) Rate {
-	c := count{at, counters["done"], counters["failed"] + counters["quarantined"]}
+	c := count{at, counters["done"], counters["failed"] - counters["failed_input"] + counters["quarantined"]}
 	if n := len(o.seen); n > 0 && (c.done < o.seen[n-1].done || c.bad < o.seen[n-1].bad) {
 		o.seen = nil // the queue was emptied
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dreamcad/ops/gpu"
+	"dreamcad/queue"
 )
 
 func silent(qs []Quiet, name string) time.Duration {
@@ -19,15 +20,16 @@ func silent(qs []Quiet, name string) time.Duration {
 func TestSilence(t *testing.T) {
 	s := &Silence{Longest: 20 * time.Second}
 	s.Know("old")
+	s.Know("dead")
 	look := func(second int, excused bool, marks map[string]string) []Quiet {
 		return s.Take(at(second), marks, excused)
 	}
-	got := look(0, false, map[string]string{"a": "1", "b": "1"})
-	if silent(got, "a") != 0 || silent(got, "old") != 0 {
+	got := look(0, false, map[string]string{"a": "1", "b": "1", "dead": "1"})
+	if silent(got, "a") != 0 || silent(got, "old") != 0 || silent(got, "dead") != -1 { // one look cannot tell of dead whether it is back
 		t.Errorf("at first: %v", got)
 	}
-	got = look(10, false, map[string]string{"a": "2", "b": "1"})
-	if silent(got, "a") != 0 || silent(got, "b") != 10*time.Second {
+	got = look(10, false, map[string]string{"a": "2", "b": "1", "dead": "1"})
+	if silent(got, "dead") != 10*time.Second || silent(got, "a") != 0 || silent(got, "b") != 10*time.Second {
 		t.Errorf("a moved, b did not: %v", got)
 	}
 	// An hour in which nobody could look counts as one look.
@@ -37,7 +39,8 @@ func TestSilence(t *testing.T) {
 	if got = look(3620, true, map[string]string{"a": "2", "b": "1"}); silent(got, "b") != 30*time.Second {
 		t.Errorf("excused: %v", got)
 	}
-	if got = look(3630, false, map[string]string{"a": "2"}); silent(got, "b") != 0 || silent(got, "a") != 30*time.Second {
+	if got = look(3630, false, map[string]string{"a": "2"}); silent(got, "b") != 0 || silent(got, "a") != 30*time.Second ||
+		!slices.Contains(got, Quiet{Name: "b", Gone: true, Was: 30 * time.Second}) {
 		t.Errorf("b has gone: %v", got)
 	}
 	if got = look(3640, false, map[string]string{"b": "1"}); silent(got, "b") != 0 {
@@ -51,19 +54,106 @@ func TestSilence(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	o := &Outcomes{Window: time.Minute}
 	for _, x := range []struct {
-		second            int
-		done, failed, bad int64
-		want              Rate
+		second                   int
+		done, failed, input, bad int64
+		want                     Rate
 	}{
-		{0, 100, 7, 1, Rate{}}, // what was before counts not
-		{10, 104, 8, 1, Rate{5, 1}},
-		{30, 104, 8, 2, Rate{6, 2}},
-		{80, 105, 8, 2, Rate{1, 0}},
-		{90, 2, 0, 0, Rate{}}, // emptied
+		{0, 100, 7, 5, 1, Rate{}}, // what was before counts not
+		{10, 104, 8, 5, 1, Rate{5, 1}},
+		{20, 104, 18, 15, 1, Rate{5, 1}}, // ten with bad input say nothing
+		{30, 104, 18, 15, 2, Rate{6, 2}},
+		{81, 105, 18, 15, 2, Rate{1, 0}},
+		{91, 2, 0, 0, 0, Rate{}}, // emptied
 	} {
-		if got := o.Take(at(x.second), map[string]int64{"done": x.done, "failed": x.failed, "quarantined": x.bad}); got != x.want {
+		if got := o.Take(at(x.second), map[string]int64{"done": x.done, "failed": x.failed, "failed_input": x.input, "quarantined": x.bad}); got != x.want {
 			t.Errorf("second %d: %+v, want %+v", x.second, got, x.want)
 		}
+	}
+}
+
+// A worker that is given up, forgotten or has said goodbye ends its alert with a
+// sentence, as one that is back does.
+func TestTheEndOfALostWorker(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	text := func(second int, q Quiet) string {
+		q.Name = "w"
+		s := ""
+		for _, c := range e.Evaluate(&Snapshot{At: at(second), Workers: []Quiet{q}}) {
+			s += string(c.State) + ": " + c.Text
+		}
+		return s
+	}
+	lost := "firing: A worker is lost: worker w is at 7200 s of silence."
+	for i, x := range []struct {
+		look Quiet
+		want string
+	}{
+		{Quiet{For: 2 * time.Hour}, lost},
+		{Quiet{Gone: true, Was: 2 * time.Hour}, "resolved: A worker is lost: worker w. It was silent for 2h0m0s and is no longer expected."},
+		{Quiet{For: 2 * time.Hour}, lost},
+		{Quiet{}, "resolved: A worker is lost: worker w. It gives signs of life again."},
+		{Quiet{For: 2 * time.Hour}, lost},
+		{Quiet{Gone: true}, "resolved: A worker is lost: worker w. It is no longer expected."},
+	} {
+		if got := text(i, x.look); got != x.want {
+			t.Errorf("look %d: %q, want %q", i, got, x.want)
+		}
+	}
+}
+
+func TestRetiredConsumers(t *testing.T) {
+	c, e := &Consumers{}, NewEngine(Default(DefaultLimits()))
+	served := map[string]bool{"bots/slack": true}
+	look := func(second int, outbox map[string]int64) string {
+		s := &Snapshot{At: at(second), Queue: &queue.Stats{Outbox: outbox}, Unread: map[string]float64{}}
+		for name, n := range outbox {
+			s.Unread[name] = float64(n)
+		}
+		s.Retired = c.Retired(s.At, outbox, func(name string) bool { return served[name] })
+		return states(e.Evaluate(s))
+	}
+	waiting := map[string]int64{"bots/slack": 5000, "bots/old": 9000}
+	if got := look(0, waiting); got != "outbox_age firing" { // of one
+		t.Errorf("%q", got)
+	}
+	if got := look(60, waiting); got != "outbox firing" {
+		t.Errorf("%q", got)
+	}
+	delete(served, "bots/slack") // its bot was not seen for long
+	look(70, waiting)
+	if got := look(80, waiting); got != "outbox resolved, outbox_age resolved" {
+		t.Errorf("%q", got)
+	}
+	served["bots/slack"] = true
+	look(90, waiting)
+	if got := look(150, waiting); got != "outbox firing" {
+		t.Errorf("it is back: %q", got)
+	}
+	look(160, map[string]int64{}) // an operator forgot both
+	if got := look(170, map[string]int64{}); got != "outbox resolved, outbox_age resolved" {
+		t.Errorf("%q", got)
+	}
+	if look(9999, map[string]int64{}); len(c.known) != 0 {
+		t.Errorf("what went long ago is still known: %v", c.known)
+	}
+}
+
+// What another process judges is not judged here; who takes over goes on.
+func TestSharedRulesElsewhere(t *testing.T) {
+	first, second := NewEngine(Default(DefaultLimits())), NewEngine(Default(DefaultLimits()))
+	see := func(e *Engine, sec int, elsewhere bool, silent time.Duration) string {
+		return states(e.Evaluate(&Snapshot{At: at(sec), Elsewhere: elsewhere, Workers: []Quiet{{Name: "w", For: silent}}, Jobs: []Quiet{{Name: "j", For: silent}}}))
+	}
+	if a, b := see(first, 0, false, time.Hour), see(second, 0, true, time.Hour); a != "worker_lost firing, no_progress firing" || b != "no_progress firing" {
+		t.Errorf("%q and %q", a, b)
+	}
+	first.Release()
+	second.Adopt("worker_lost", "w", at(0))
+	if n := first.Firing(); n["worker_lost"] != 0 || n["no_progress"] != 1 {
+		t.Errorf("%v", n)
+	}
+	if a, b := see(first, 1, true, 0), see(second, 1, false, 0); a != "no_progress resolved" || b != "worker_lost resolved, no_progress resolved" {
+		t.Errorf("%q and %q", a, b)
 	}
 }
 

@@ -47,6 +47,9 @@ func badInput(b *bench) {
 	if j := b.status(id, queue.Failed); st != queue.Failed || j.Failures != 0 || j.Failure.Sentence != "No such model." {
 		b.t.Fatalf("%s %+v", st, j)
 	}
+	if s, err := b.q.Stats(b.ctx); err != nil || s.Counters["failed"] != 1 || s.Counters["failed_input"] != 1 {
+		b.t.Fatalf("counted: %v %v", s.Counters, err)
+	}
 }
 
 func quarantine(b *bench) {

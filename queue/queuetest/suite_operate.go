@@ -110,6 +110,21 @@ func outbox(b *bench) {
 	if err != nil || len(es) != 0 {
 		b.t.Fatal(es, err)
 	}
+	// A retired consumer counts no more; should it come back, it begins at the end.
+	b.submit(Request("a", "3"))
+	for range 2 {
+		b.ok(b.q.Retire(b.ctx, "discord"))
+	}
+	st, err = b.q.Stats(b.ctx)
+	b.ok(err)
+	if n, there := st.Outbox["discord"]; there {
+		b.t.Fatalf("retired, with %d events to read", n)
+	}
+	c, err = b.q.Cursor(b.ctx, "discord")
+	b.ok(err)
+	if len(b.events(c)) != 0 {
+		b.t.Fatal("a retired consumer reads old events")
+	}
 }
 
 func listResolve(b *bench) {

@@ -398,6 +398,7 @@ local function finish(j, st, kind, data, fk, reason)
   j.st, j.en, j.new = st, now(), true
   call('ZADD', P .. 't:' .. st, stamp(), j.id)
   count(st)
+  if st == 'failed' and fk == 'input' then count('failed_input') end
   if j.qt ~= '' then j.qt = refund(j.qt, (st == 'failed' and fk ~= 'input') or st == 'quarantined' or (st == 'cancelled' and j.at == 0)) end
   if j.ba ~= '' then batchEnd(j, st, reason or '') else event(j, kind, data) end
 end

@@ -111,6 +111,11 @@ func (q *Queue) Ack(ctx context.Context, consumer, cursor string) error {
 	return wrap("ack", q.run(ctx, q.s.ack, consumer, cursor).Err())
 }
 
+// Retire implements [queue.Outbox].
+func (q *Queue) Retire(ctx context.Context, consumer string) error {
+	return wrap("retire "+consumer, q.c.HDel(ctx, q.key("cur"), consumer).Err())
+}
+
 // Raise implements [queue.Alerts].
 func (q *Queue) Raise(ctx context.Context, a queue.Alert) error {
 	a.ID = ""

@@ -239,6 +239,9 @@ func (t *tx) end(r *row, st queue.Status, ev *queue.Event) {
 	t.count(string(st), 1)
 	var fl queue.Failure
 	t.fail(decode(r.failure, &fl))
+	if st == queue.Failed && fl.Kind == queue.FailInput {
+		t.count("failed_input", 1)
+	}
 	t.refund(r, st == queue.Failed && fl.Kind != queue.FailInput || st == queue.Quarantined || st == queue.Cancelled && r.attempt == 0)
 	if r.batch != "" {
 		t.batchEnd(r, st, fl.Sentence)

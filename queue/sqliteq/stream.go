@@ -99,6 +99,14 @@ func (q *Queue) Ack(ctx context.Context, consumer, pos string) error {
 	})
 }
 
+// Retire implements [queue.Outbox].
+func (q *Queue) Retire(ctx context.Context, consumer string) error {
+	return q.write(ctx, "retire "+consumer, func(t *tx) error {
+		t.exec("DELETE FROM cursors WHERE consumer=?", consumer)
+		return nil
+	})
+}
+
 // Raise implements [queue.Alerts].
 func (q *Queue) Raise(ctx context.Context, a queue.Alert) error {
 	a.ID = ""
