@@ -32,7 +32,7 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	}))
 	defer server.Close()
 	data := t.TempDir()
-	env := []string{"DREAM_DATA=" + data, "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=500ms", "DREAM_OPS_WORKER_LOST=4s"}
+	env := []string{"DREAM_DATA=" + data, "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=500ms", "DREAM_OPS_WORKER_LOST=4s", "DREAM_OPS_AGAIN=1ms"}
 	bot := spoken(t, append(env, "DREAM_OPS_WEBHOOK="+server.URL, "DREAM_METRICS_LISTEN=127.0.0.1:0"), "bot")
 	card := gputest.Build(t, "0 temperature 71\n0 power 200\n")
 	start := func() *exec.Cmd {

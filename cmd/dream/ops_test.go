@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,7 +49,8 @@ func TestWatchTellsAndRefuses(t *testing.T) {
 }
 
 // Two workers with the same trouble tell each way once: the webhook, an
-// Alertmanager and the queue's stream. With Redis gone the webhook still hears.
+// Alertmanager and the queue's stream. With Redis gone the webhook hears that once
+// too, and once that it is back.
 func TestTwoWorkersTellOnce(t *testing.T) {
 	redis := queuetest.StartRedis(t, "--appendonly", "yes")
 	var mu sync.Mutex
@@ -80,10 +81,10 @@ func TestTwoWorkersTellOnce(t *testing.T) {
 		hooked[a.Code+" "+string(a.State)]++
 	}))
 	defer server.Close()
-	var workers []*exec.Cmd
-	for range 2 {
-		workers = append(workers, child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(),
-			"DREAM_OPS_WEBHOOK=" + server.URL + "/hook", "DREAM_OPS_ALERTMANAGER=" + server.URL, "DREAM_OPS_ALERTMANAGER_TOKEN=am-token", "DREAM_OPS_MEMORY=0.001"}, "worker", "--device", "cpu"))
+	for i := range 2 {
+		child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(),
+			"DREAM_OPS_WEBHOOK=" + server.URL + "/hook", "DREAM_OPS_ALERTMANAGER=" + server.URL, "DREAM_OPS_ALERTMANAGER_TOKEN=am-token", "DREAM_OPS_MEMORY=0.001", "DREAM_OPS_SERVERS_EVERY=1s",
+			"DREAM_OPS_RULES=server_down hold=3s clear_hold=1s"}, "worker", "--device", "cpu", "--name", "w"+strconv.Itoa(i))
 	}
 	until := func(what string, limit time.Duration, ok func() bool) {
 		t.Helper()
@@ -137,7 +138,25 @@ func TestTwoWorkersTellOnce(t *testing.T) {
 	}
 	redis.Kill()
 	until("the webhook hears of the queue's end", time.Minute, func() bool { return hooked["server_down firing"] > 0 })
-	for _, w := range workers {
-		_ = w.Process.Kill() // they would wait for Redis
+	time.Sleep(10 * time.Second) // by now the other worker has seen it too
+	if err := redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	until("the webhook hears that it is back", time.Minute, func() bool { return hooked["server_down resolved"] > 0 })
+	time.Sleep(3 * time.Second)
+	mu.Lock()
+	defer mu.Unlock()
+	if hooked["server_down firing"] != 1 || hooked["server_down resolved"] != 1 {
+		t.Errorf("one outage: the webhook heard %v", hooked)
+	}
+	stream, err = q.Alerts(t.Context(), "", 100, 0)
+	n = 0
+	for _, a := range stream {
+		if a.Code == "server_down" {
+			n++
+		}
+	}
+	if err != nil || n > 2 {
+		t.Errorf("one outage: the stream has %v %+v", err, stream)
 	}
 }
