@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -192,7 +192,17 @@ func Pool(model string, k Kind) string { return model + "/" + string(k) }
 
 // Fingerprint identifies the input for quarantine: the same prompt and settings.
 func (r *Request) Fingerprint() string {
-	b, _ := json.Marshal([]any{r.Prompt, r.Negative, r.Kind, r.Quality, r.Model, r.Seed})
+	b := make([]byte, 0, 256)
+	sep := byte('[')
+	for _, s := range [...]string{r.Prompt, r.Negative, string(r.Kind), string(r.Quality), r.Model} {
+		b = appendText(append(b, sep), s)
+		sep = ','
+	}
+	if r.Seed == nil {
+		b = append(b, ",null]"...)
+	} else {
+		b = append(strconv.AppendInt(append(b, ','), *r.Seed, 10), ']')
+	}
 	h := sha256.Sum256(b)
 	return base32.StdEncoding.EncodeToString(h[:])[:26]
 }

@@ -111,15 +111,16 @@ func leased(v []any) hash {
 
 // split returns a request as the job's hash keeps it: as JSON, and its fixed parts.
 func split(r *queue.Request) (string, fixed, error) {
-	b, err := json.Marshal(r)
-	if err != nil || len(b) > queue.MaxPayload {
+	b := r.AppendJSON(make([]byte, 0, 512))
+	if len(b) > queue.MaxPayload {
 		return "", fixed{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
 	}
 	if len(r.Batch) > queue.MaxKey {
 		return "", fixed{}, queue.NewError(queue.CodeInvalid, "The batch's id is too long.")
 	}
-	f := fixed{class: string(r.Class), pool: r.Pool(), sort: r.Pool() + " " + string(r.Quality), fingerprint: r.Fingerprint(),
-		batch: r.Batch, user: r.Requester.User(), origin: encode(r.Origin), nonce: rand.Text()[:12]}
+	pool := r.Pool()
+	f := fixed{class: string(r.Class), pool: pool, sort: pool + " " + string(r.Quality), fingerprint: r.Fingerprint(),
+		batch: r.Batch, user: r.Requester.User(), origin: string(r.Origin.AppendJSON(make([]byte, 0, 128))), nonce: rand.Text()[:12]}
 	if r.Batch != "" {
 		f.line = strconv.FormatInt(r.Line, 10)
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,7 +32,10 @@ type Queue struct {
 	cfg  queue.Config
 	o    Options
 	c    redis.UniversalClient
-	p    string // prefix with the hash tag
+	many *redis.AutoPipeliner // of c: gathers calls into pipelines
+	busy atomic.Int64         // scripts under way
+	p    string               // prefix with the hash tag
+	slot []string             // the key that routes to it
 	s    scripts
 	mu   sync.Mutex
 	seen map[string]time.Time // worker name → when it was registered last
@@ -157,8 +161,12 @@ func Open(ctx context.Context, cfg queue.Config, o Options) (*Queue, error) {
 		o.MinRetryBackoff, o.MaxRetryBackoff = 20*time.Millisecond, 500*time.Millisecond
 	}
 	q := &Queue{cfg: cfg, o: o, c: redis.NewUniversalClient(&o.UniversalOptions), p: "{" + o.Prefix + "}:", seen: map[string]time.Time{}}
-	q.s = q.newScripts()
-	if err := q.begin(ctx); err != nil {
+	q.s, q.slot = q.newScripts(), []string{q.key("c")}
+	var err error
+	if q.many, err = q.c.AsyncAutoPipeline(); err == nil {
+		err = q.begin(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, q.c.Close())
 	}
 	return q, nil
@@ -347,27 +355,6 @@ func (q *Queue) loadScripts(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// run executes a script; the one key routes to the slot.
-func (q *Queue) run(ctx context.Context, s *redis.Script, args ...any) *redis.Cmd {
-	return s.Run(ctx, q.c, []string{q.key("c")}, args...)
-}
-
-// list runs a script that returns a list of texts (numbers are turned into texts).
-func (q *Queue) list(ctx context.Context, doing string, s *redis.Script, args ...any) ([]string, error) {
-	v, err := q.run(ctx, s, args...).Slice()
-	if errors.Is(err, redis.Nil) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, wrap(doing, err)
-	}
-	out := make([]string, len(v))
-	for i, x := range v {
-		out[i] = text(x)
-	}
-	return out, nil
 }
 
 func text(v any) string {

@@ -112,42 +112,6 @@ func (q *Queue) SubmitMany(ctx context.Context, rs []queue.Request) ([]queue.Rec
 	return out, errs
 }
 
-// pipeline runs a script for each non-nil args in one round trip. Calls that
-// found the server's script cache empty are sent again with the script's text.
-func (q *Queue) pipeline(ctx context.Context, s *redis.Script, args [][]any) ([]*redis.Cmd, error) {
-	cmds := make([]*redis.Cmd, len(args))
-	send := func(eval func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd, want func(i int) bool) error {
-		p := q.c.Pipeline()
-		for i, a := range args {
-			if a != nil && want(i) {
-				cmds[i] = eval(ctx, p, []string{q.key("c")}, a...)
-			}
-		}
-		if p.Len() == 0 {
-			return nil
-		}
-		_, err := p.Exec(ctx)
-		return err
-	}
-	if err := send(s.EvalSha, func(int) bool { return true }); err != nil && !anyAnswer(cmds) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
-		return nil, wrap("pipeline", err)
-	}
-	err := send(s.Eval, func(i int) bool { return cmds[i].Err() != nil && redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") })
-	if err != nil && !anyAnswer(cmds) {
-		return nil, wrap("pipeline", err)
-	}
-	return cmds, nil
-}
-
-func anyAnswer(cmds []*redis.Cmd) bool {
-	for _, c := range cmds {
-		if c != nil && c.Err() == nil {
-			return true
-		}
-	}
-	return false
-}
-
 // Cancel implements [queue.Submitter].
 func (q *Queue) Cancel(ctx context.Context, id string) (queue.Status, error) {
 	v, err := q.list(ctx, "cancel "+id, q.s.cancel, id)
@@ -172,10 +136,6 @@ const callFor = 5 * time.Second
 func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, error) {
 	end := time.Now().Add(c.Wait)
 	pools := c.Pools()
-	wait := []any{"BZPOPMIN"}
-	for _, p := range pools {
-		wait = append(wait, q.key("w", p))
-	}
 	for woken := ""; ; woken = "1" {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -187,6 +147,10 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 		left := min(time.Until(end), blockFor)
 		if left <= 0 {
 			return nil, &queue.Error{Code: queue.CodeEmpty, Doing: "lease"}
+		}
+		wait := []any{"BZPOPMIN"}
+		for _, p := range pools {
+			wait = append(wait, q.key("w", p))
 		}
 		// A lost marker costs one round of blockFor: the loop asks again anyway.
 		// The client's own method would round the time up to whole seconds.
