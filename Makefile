@@ -185,12 +185,10 @@ bench-peer: $(VENV)/torch ## Time the networks beside PyTorch in the same run (A
 goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after the model was replaced
 	$(VENV)/bin/python inference/reference/goldens.py
 
+ROUNDS ?= 20
 .PHONY: test-faults
-test-faults: deps tools ## Run the fault matrix with 20 seeds, and the rest of it 20 times (two hours; nightly)
-	DREAM_FAULT_SEEDS=20 $(GO) test ./queue/redisq -run TestRow -timeout 120m -v
-	$(GO) test ./inference/worker -run 'Killed|Stopped|Stuck|FaultsOn|S3Fails|Cancel|Poison|Rolling|Yields|Full' -count=20 -timeout 120m
-	$(GO) test ./queue/ingest -run 'Flood|Bounded|Formats' -count=20 -timeout 60m
-	$(GO) test ./bots/delivery -run 'Restart|Replicas' -count=20 -timeout 60m
+test-faults: deps tools ## Run the fault matrix 20 times and write its counts to docs/reliability.md; goes on after an interruption (ROWS=1,17 ROUNDS=5; nightly)
+	PATH="$(TOOLS):$$PATH" $(GO) run ./queue/queuetest/faults -rows "$(ROWS)" -rounds $(ROUNDS) -doc docs/reliability.md $(ARGS)
 
 .PHONY: test-memory
 test-memory: ## Push a million interactions through each chat adapter and report bytes per interaction (half an hour; nightly)

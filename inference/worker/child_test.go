@@ -52,28 +52,27 @@ func faultConfig() queue.Config {
 
 // openParts opens queue and storage: servers where they are named, else SQLite and a
 // directory below base.
-func openParts(ctx context.Context, base, redis, bucket string) (queue.Queue, storage.Store, error) {
-	if redis == "" {
-		q, err := sqliteq.Open(ctx, filepath.Join(base, "queue.db"), faultConfig(), sqliteq.Options{})
-		if err != nil {
-			return nil, nil, err
+func openParts(ctx context.Context, base, redis, bucket string) (q queue.Queue, s storage.Store, err error) {
+	if bucket == "" {
+		s, err = dir.Open(dir.Config{Path: filepath.Join(base, "store")})
+	} else {
+		var cfg s3.Config
+		if cfg, err = s3.ParseURL(bucket); err == nil {
+			s, err = s3.Open(cfg)
 		}
-		s, err := dir.Open(dir.Config{Path: filepath.Join(base, "store")})
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if redis == "" {
+		q, err = sqliteq.Open(ctx, filepath.Join(base, "queue.db"), faultConfig(), sqliteq.Options{})
 		return q, s, err
 	}
 	o, err := redisq.ParseURL(redis)
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, err := s3.ParseURL(bucket)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := s3.Open(cfg)
-	if err != nil {
-		return nil, nil, err
-	}
-	q, err := redisq.Open(ctx, faultConfig(), o)
+	q, err = redisq.Open(ctx, faultConfig(), o)
 	return q, s, err
 }
 
@@ -146,6 +145,7 @@ type bench struct {
 	*rig
 	base string
 	env  []string // of the children
+	exe  string   // of the children, if it is another
 }
 
 func newBench(t *testing.T) *bench {
@@ -245,9 +245,12 @@ type process struct {
 
 func (b *bench) spawn(name string, env ...string) *process {
 	b.t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		b.t.Fatal(err)
+	exe := b.exe
+	if exe == "" {
+		var err error
+		if exe, err = os.Executable(); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	p := &process{cmd: exec.Command(exe), exited: make(chan struct{})}
 	p.cmd.Env = append(append(append(os.Environ(), "WORKER_BASE="+b.base, "WORKER_NAME="+name), b.env...), env...)
@@ -325,9 +328,12 @@ func (b *bench) effects(id string) {
 			outcomes++
 		}
 	}
+	twice := 0
 	if outcomes != 1 {
+		twice = 1
 		b.t.Errorf("%d outcomes in the outbox: %v", outcomes, b.kinds(id))
 	}
+	queuetest.Counts(b.t, 1, 0, twice)
 	if v, err := b.q.Audit(b.t.Context()); err != nil || len(v) > 0 {
 		b.t.Errorf("invariants: %v, %v", v, err)
 	}
@@ -371,7 +377,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 			second := b.spawn("gpu0")
 			if b.job(j.ID).Status != queue.Done {
 				b.until("the job is taken over", func() bool { s := b.job(j.ID); return s.Attempt > 1 || s.Status == queue.Done })
-				t.Logf("taken over after %v, lease %v", time.Since(died).Round(10*time.Millisecond), faultConfig().Lease)
+				queuetest.Restarted(t, time.Since(died))
 			}
 			b.effects(j.ID)
 			after, _ := b.steps(j.ID)

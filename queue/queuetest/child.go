@@ -151,8 +151,15 @@ type Child struct {
 // completed, or "".
 func StartWorker(t testing.TB, url, name string, steps int, step time.Duration, dieAt string) *Child {
 	t.Helper()
-	c := &Child{cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
-	c.cmd.Env = append(os.Environ(), workerEnv+"="+strings.Join([]string{url, name, strconv.Itoa(steps), strconv.FormatInt(step.Milliseconds(), 10), dieAt}, "|"))
+	return StartWorkerOf(t, os.Args[:1], nil, url, name, steps, step, dieAt)
+}
+
+// StartWorkerOf is StartWorker with another command and additional environment
+// variables.
+func StartWorkerOf(t testing.TB, command, env []string, url, name string, steps int, step time.Duration, dieAt string) *Child {
+	t.Helper()
+	c := &Child{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
+	c.cmd.Env = append(append(os.Environ(), env...), workerEnv+"="+strings.Join([]string{url, name, strconv.Itoa(steps), strconv.FormatInt(step.Milliseconds(), 10), dieAt}, "|"))
 	out, err := c.cmd.StdoutPipe()
 	if err == nil {
 		err = c.cmd.Start()

@@ -11,9 +11,29 @@ import (
 // Ledger follows acknowledged jobs to their outcomes: the counts of the fault
 // matrix.
 type Ledger struct {
-	T    testing.TB
-	Q    queue.Queue
-	Want []string // ids of acknowledged jobs
+	T       testing.TB
+	Q       queue.Queue
+	Want    []string // ids of acknowledged jobs
+	counted map[string]bool
+}
+
+// The lines that make test-faults adds up over the rounds of a row.
+const (
+	CountsLine  = "counts: %d jobs, %d lost, %d effects other than once"
+	RestartLine = "restart: %d ms after the fault"
+)
+
+// Counts writes what a row saw: acknowledged jobs, those that were lost, and
+// those whose effect happened other than once.
+func Counts(t testing.TB, jobs, lost, twice int) {
+	t.Helper()
+	t.Logf(CountsLine, jobs, lost, twice)
+}
+
+// Restarted writes how long after the fault the work began again.
+func Restarted(t testing.TB, after time.Duration) {
+	t.Helper()
+	t.Logf(RestartLine, after.Milliseconds())
 }
 
 // Settle waits until every job is over and returns how many are lost (unknown
@@ -60,11 +80,22 @@ func (l *Ledger) Settle(ctx context.Context, within time.Duration) (lost, twice 
 	return lost, twice
 }
 
-// Check is Settle that must find nothing, with the invariants.
+// Check is Settle that must find nothing, with the invariants. A ledger counts
+// each job once, however often it is checked.
 func (l *Ledger) Check(ctx context.Context, within time.Duration) {
 	l.T.Helper()
 	lost, twice := l.Settle(ctx, within)
-	l.T.Logf("acknowledged %d, lost %d, effects other than once %d", len(l.Want), lost, twice)
+	fresh := 0
+	if l.counted == nil {
+		l.counted = map[string]bool{}
+	}
+	for _, id := range l.Want {
+		if !l.counted[id] {
+			l.counted[id] = true
+			fresh++
+		}
+	}
+	Counts(l.T, fresh, lost, twice)
 	if lost > 0 || twice > 0 {
 		l.T.Error("jobs were lost or told other than once")
 	}

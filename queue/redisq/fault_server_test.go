@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +21,7 @@ import (
 
 // Row 4: kill -9 of Redis under load, AOF always: nothing acknowledged is lost.
 func TestRow4KilledRedis(t *testing.T) {
-	for seed := range seeds() {
-		killRedis(t, seed, queuetest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always"), false)
-	}
+	killRedis(t, queuetest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always"), false)
 }
 
 // Row 5: the same with everysec on a disk whose syncs take 700 ms longer: what
@@ -32,13 +29,11 @@ func TestRow4KilledRedis(t *testing.T) {
 func TestRow5SlowDisk(t *testing.T) {
 	disk := queuetest.NewShim(t)
 	disk.SlowSync(700 * time.Millisecond)
-	for seed := range seeds() {
-		killRedis(t, seed, queuetest.StartRedisEnv(t, disk.Env(), "--appendonly", "yes", "--appendfsync", "everysec"), true)
-	}
+	killRedis(t, queuetest.StartRedisEnv(t, disk.Env(), "--appendonly", "yes", "--appendfsync", "everysec"), true)
 }
 
-func killRedis(t *testing.T, seed int, r *queuetest.Redis, reconcile bool) {
-	rng := rand.New(rand.NewPCG(uint64(seed), 4))
+func killRedis(t *testing.T, r *queuetest.Redis, reconcile bool) {
+	rng := dice(4)
 	f := setupFault(t, r.Addr)
 	w := queuetest.StartWorker(t, f.url, "w", 2, 20*time.Millisecond, "")
 	var mu sync.Mutex
@@ -105,7 +100,7 @@ func TestRow6ScriptFlush(t *testing.T) {
 		}
 	})
 	var ids []string
-	for round := range 10 * seeds() {
+	for round := range 10 {
 		rs := make([]queue.Request, 100)
 		for i := range rs {
 			rs[i] = queuetest.Request("a", fmt.Sprint(round, " ", i))
@@ -132,7 +127,7 @@ func TestRow6ScriptFlush(t *testing.T) {
 	}
 	stop()
 	wg.Wait()
-	for range len(ids) - 200*seeds() {
+	for range len(ids) - 200 {
 		l, err := f.q.Lease(f.ctx, queuetest.Caps("w"))
 		if err == nil {
 			err = f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID})
@@ -147,81 +142,76 @@ func TestRow6ScriptFlush(t *testing.T) {
 // Row 11: worker and server disagree about the time by an hour. The server's
 // clock is moved, which to the worker process is the same as its own being off.
 func TestRow11WrongClock(t *testing.T) {
-	for range seeds() {
-		for _, off := range []time.Duration{time.Hour, -time.Hour} {
-			clock := queuetest.NewShim(t)
-			clock.Clock(off)
-			r := queuetest.StartRedisEnv(t, clock.Env())
-			f := setupFault(t, r.Addr)
-			if at, err := r.Client().Time(f.ctx).Result(); err != nil || (time.Until(at)-off).Abs() > time.Minute {
-				t.Fatalf("the server's clock shows %v, want it off by %v: %v", at, off, err)
-			}
-			ids := []string{f.submit("a", "one"), f.submit("a", "two"), f.submit("a", "three")}
-			w := queuetest.StartWorker(t, f.url, "w", 40, 50*time.Millisecond, "") // longer than a lease each
-			f.ledger(ids...).Check(f.ctx, 60*time.Second)
-			for i, l := range w.Log("leased") {
-				if want := fmt.Sprintf("leased %s 1 ", ids[min(i, 2)]); i > 2 || !strings.HasPrefix(l, want) {
-					t.Errorf("lease %d is %q, want %q: order or leases depend on the worker's clock", i, l, want)
-				}
-			}
-			// A killed worker's job comes back after the lease, not an hour later or at once.
-			id := f.submit("b", "orphan")
-			until(t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
-			w.Signal(syscall.SIGKILL)
-			<-w.Done()
-			died := time.Now()
-			var l *queue.Lease
-			until(t, "the rescue", func() (ok bool) {
-				var err error
-				l, err = f.q.Lease(f.ctx, queuetest.Caps("next"))
-				return err == nil
-			})
-			if d := time.Since(died); l.Job.ID != id || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
-				t.Errorf("%s came back after %v, the lease is %v", l.Job.ID, d, faultConfig().Lease)
-			}
-			if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
-				t.Fatal(err)
-			}
-			f.ledger(append(ids, id)...).Check(f.ctx, 10*time.Second)
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		clock := queuetest.NewShim(t)
+		clock.Clock(off)
+		r := queuetest.StartRedisEnv(t, clock.Env())
+		f := setupFault(t, r.Addr)
+		if at, err := r.Client().Time(f.ctx).Result(); err != nil || (time.Until(at)-off).Abs() > time.Minute {
+			t.Fatalf("the server's clock shows %v, want it off by %v: %v", at, off, err)
 		}
+		ids := []string{f.submit("a", "one"), f.submit("a", "two"), f.submit("a", "three")}
+		w := queuetest.StartWorker(t, f.url, "w", 40, 50*time.Millisecond, "") // longer than a lease each
+		f.ledger(ids...).Check(f.ctx, 60*time.Second)
+		for i, l := range w.Log("leased") {
+			if want := fmt.Sprintf("leased %s 1 ", ids[min(i, 2)]); i > 2 || !strings.HasPrefix(l, want) {
+				t.Errorf("lease %d is %q, want %q: order or leases depend on the worker's clock", i, l, want)
+			}
+		}
+		// A killed worker's job comes back after the lease, not an hour later or at once.
+		id := f.submit("b", "orphan")
+		until(t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
+		w.Signal(syscall.SIGKILL)
+		<-w.Done()
+		died := time.Now()
+		var l *queue.Lease
+		until(t, "the rescue", func() (ok bool) {
+			var err error
+			l, err = f.q.Lease(f.ctx, queuetest.Caps("next"))
+			return err == nil
+		})
+		queuetest.Restarted(t, time.Since(died))
+		if d := time.Since(died); l.Job.ID != id || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
+			t.Errorf("%s came back after %v, the lease is %v", l.Job.ID, d, faultConfig().Lease)
+		}
+		if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
+			t.Fatal(err)
+		}
+		f.ledger(append(ids, id)...).Check(f.ctx, 10*time.Second)
 	}
 }
 
 // Row 12: the server's clock jumps by a minute while jobs wait, run and back off.
 func TestRow12ClockJumps(t *testing.T) {
-	for range seeds() {
-		clock := queuetest.NewShim(t)
-		r := queuetest.StartRedisEnv(t, clock.Env())
-		f := setupFault(t, r.Addr)
-		w := queuetest.StartWorker(t, f.url, "w", 6, 30*time.Millisecond, "")
-		var ids []string
-		now := time.Duration(0)
-		for _, jump := range []time.Duration{60 * time.Second, -60 * time.Second, -60 * time.Second, 60 * time.Second} {
-			ids = append(ids, f.submit("a", "before"), f.submit("b", "before"))
-			until(t, "work", func() bool { return len(w.Log("leased "+ids[len(ids)-1]))+len(w.Log("leased "+ids[len(ids)-2])) > 0 })
-			now += jump
-			clock.Clock(now)
-			ids = append(ids, f.submit("a", "after"))
-			// Nothing may be stuck for longer than the jump; leases may expire early once.
-			f.ledger(ids...).Check(f.ctx, 75*time.Second)
-		}
-		for _, id := range ids {
-			if j, err := f.q.Job(f.ctx, id); err != nil || j.Status != queue.Done || j.Crashes > 1 {
-				t.Errorf("%+v %v", j, err)
-			}
-		}
-		w.Signal(syscall.SIGTERM)
-		<-w.Done()
+	clock := queuetest.NewShim(t)
+	r := queuetest.StartRedisEnv(t, clock.Env())
+	f := setupFault(t, r.Addr)
+	w := queuetest.StartWorker(t, f.url, "w", 6, 30*time.Millisecond, "")
+	var ids []string
+	now := time.Duration(0)
+	for _, jump := range []time.Duration{60 * time.Second, -60 * time.Second, -60 * time.Second, 60 * time.Second} {
+		ids = append(ids, f.submit("a", "before"), f.submit("b", "before"))
+		until(t, "work", func() bool { return len(w.Log("leased "+ids[len(ids)-1]))+len(w.Log("leased "+ids[len(ids)-2])) > 0 })
+		now += jump
+		clock.Clock(now)
+		ids = append(ids, f.submit("a", "after"))
+		// Nothing may be stuck for longer than the jump; leases may expire early once.
+		f.ledger(ids...).Check(f.ctx, 75*time.Second)
 	}
+	for _, id := range ids {
+		if j, err := f.q.Job(f.ctx, id); err != nil || j.Status != queue.Done || j.Crashes > 1 {
+			t.Errorf("%+v %v", j, err)
+		}
+	}
+	w.Signal(syscall.SIGTERM)
+	<-w.Done()
 }
 
 // Row 14: the disk of Redis is full. With everysec it refuses writes and goes
 // on by itself; with always it stops, and nothing that it acknowledged is gone.
 func TestRow14FullDisk(t *testing.T) {
 	for _, fsync := range []string{"everysec", "always"} {
-		for range seeds() {
-			fullDisk(t, fsync)
-		}
+		fullDisk(t, fsync)
 	}
 }
 
@@ -283,12 +273,6 @@ func fullDisk(t *testing.T, fsync string) {
 
 // Row 21: switches last through a restart and keep the order.
 func TestRow21PauseRestart(t *testing.T) {
-	for range seeds() {
-		pauseRestart(t)
-	}
-}
-
-func pauseRestart(t *testing.T) {
 	r := queuetest.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	f := setupFault(t, r.Addr)
 	f.submit("a", "1")

@@ -19,12 +19,6 @@ func TestCluster(t *testing.T) {
 
 // Row 7: the primary dies, Sentinel promotes the replica; work goes on.
 func TestRow7Failover(t *testing.T) {
-	for range seeds() {
-		failover(t)
-	}
-}
-
-func failover(t *testing.T) {
 	fo := queuetest.StartFailover(t, time.Second)
 	q, err := openFault(t.Context(), fmt.Sprintf("redis+sentinel://%s/mymaster?wait_replicas=1", strings.Join(fo.Addrs, ",")))
 	if err != nil {
@@ -82,12 +76,6 @@ func failover(t *testing.T) {
 // Row 7, without waiting for the replica, which is behind: what the new primary
 // does not know is submitted again.
 func TestRow7ReplicaBehind(t *testing.T) {
-	for range seeds() {
-		replicaBehind(t)
-	}
-}
-
-func replicaBehind(t *testing.T) {
 	fo := queuetest.StartFailover(t, time.Second)
 	url := fmt.Sprintf("redis+sentinel://%s/mymaster", strings.Join(fo.Addrs, ","))
 	q, err := openFault(t.Context(), url)

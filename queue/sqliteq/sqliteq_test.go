@@ -43,3 +43,6 @@ func TestDay(t *testing.T) {
 	}
 	queuetest.RunDay(t, open, hours)
 }
+
+// Row 17: chat waits no longer beside poison, in simulated hours.
+func TestRow17PoisonWaits(t *testing.T) { queuetest.RunPoison(t, open) }
