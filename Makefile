@@ -185,6 +185,11 @@ bench-peer: $(VENV)/torch ## Time the networks beside PyTorch in the same run (A
 goldens: $(VENV)/torch ## Write the reference tensors of the tests anew, after the model was replaced
 	$(VENV)/bin/python inference/reference/goldens.py
 
+HOURS ?= 24
+.PHONY: soak
+soak: deps ## Let random rows of the fault matrix happen to one queue for HOURS and check the invariants each minute (nightly)
+	DREAM_SOAK_HOURS=$(HOURS) $(GO) test ./queue/redisq -run Row24 -timeout 0 -v
+
 ROUNDS ?= 20
 .PHONY: test-faults
 test-faults: deps tools ## Run the fault matrix 20 times and write its counts to docs/reliability.md; goes on after an interruption (ROWS=1,17 ROUNDS=5; nightly)

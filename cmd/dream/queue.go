@@ -34,7 +34,7 @@ func (c *queueStatsCmd) Run(a *app) error {
 		}
 		var broken []string
 		if c.Audit {
-			if broken, err = q.Audit(a.ctx); err != nil {
+			if broken, err = queue.Violations(a.ctx, q); err != nil {
 				return err
 			}
 		}

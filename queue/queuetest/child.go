@@ -143,6 +143,7 @@ type Child struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	log  []string
+	deaf bool // keeps no log
 	done chan struct{}
 }
 
@@ -179,7 +180,9 @@ func (c *Child) read(out io.Reader) {
 	s := bufio.NewScanner(out)
 	for s.Scan() {
 		c.mu.Lock()
-		c.log = append(c.log, s.Text())
+		if !c.deaf {
+			c.log = append(c.log, s.Text())
+		}
 		c.mu.Unlock()
 	}
 	_ = c.cmd.Wait() // how it ended is in the log
@@ -191,6 +194,13 @@ func (c *Child) Signal(s os.Signal) { _ = c.cmd.Process.Signal(s) } // already g
 
 // Done is closed when the child has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }
+
+// Discard keeps no log from now on, as for a child that lives long.
+func (c *Child) Discard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.log, c.deaf = nil, true
+}
 
 // Log returns the lines so far that begin with the word.
 func (c *Child) Log(word string) []string {
