@@ -83,10 +83,28 @@ type Bot struct {
 // Health is how the session is.
 type Health struct {
 	Connected bool
+	Standby   bool // another process serves the token
 	LastEvent time.Time
-	Opens     int
 	Revoked   bool
 	Problem   string
+}
+
+// turn is the lock that makes one process serve a token, with an eye on
+// whether another has it.
+type turn struct {
+	queue.Locks
+	b *Bot
+}
+
+// Lock implements queue.Locks.
+func (t turn) Lock(ctx context.Context, name string, life time.Duration) (queue.Lock, error) {
+	l, err := t.Locks.Lock(ctx, name, life)
+	t.b.mu.Lock()
+	defer t.b.mu.Unlock()
+	if t.b.health.Standby = queue.CodeOf(err) == queue.CodeConflict; t.b.health.Standby {
+		t.b.health.Problem = ""
+	}
+	return l, err
 }
 
 // New makes the adapter.
@@ -138,7 +156,7 @@ func (b *Bot) Platform() string { return "discord" }
 // it returns an error when Discord refuses the token or the intents for good.
 func (b *Bot) Run(ctx context.Context) error {
 	var fatal error
-	err := delivery.Exclusive(ctx, b.store, "discord/"+tokenName(b.config.Token), b.config.LockLife, b.log, func(ctx context.Context) {
+	err := delivery.Exclusive(ctx, turn{b.store, b}, "discord/"+tokenName(b.config.Token), b.config.LockLife, b.log, func(ctx context.Context) {
 		if err := b.supervise(ctx); err != nil && ctx.Err() == nil {
 			b.log.Error("the Discord session ended; set a valid token and restart", "err", err)
 			b.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,8 +14,12 @@ import (
 	"dreamcad/queue"
 )
 
+// Of two processes one serves the token; the other stands by, which is no
+// trouble, also after it was the first and lost its turn.
 func TestTwoBotsOnOneToken(t *testing.T) {
 	w := newWorld(t)
+	first := &loser{Store: w.q}
+	w.bot.store = first
 	w.start()
 	second := w.newBot()
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -22,10 +27,56 @@ func TestTwoBotsOnOneToken(t *testing.T) {
 	parts.Go(func() { _ = second.Run(ctx) })
 	defer parts.Wait()
 	defer cancel()
-	time.Sleep(300 * time.Millisecond)
+	serves := func(a, b *Bot) bool {
+		h, other := a.Health(), b.Health()
+		return h.Connected && !h.Standby && !other.Connected && other.Standby && other.Problem == ""
+	}
+	if !w.server.Wait(patience, func() bool { return serves(w.bot, second) }) {
+		t.Fatalf("%+v, %+v", w.bot.Health(), second.Health())
+	}
 	w.dream("42", "a mug")
 	if n := w.server.Connected(); n != 1 {
 		t.Errorf("%d sessions on one token", n)
+	}
+	first.lost.Store(true)
+	if !w.server.Wait(patience, func() bool { return serves(second, w.bot) }) {
+		t.Fatalf("%+v, %+v", w.bot.Health(), second.Health())
+	}
+	if n := w.server.Connected(); n != 1 {
+		t.Errorf("%d sessions on one token", n)
+	}
+}
+
+// loser is a store that loses the lock when it is told so.
+type loser struct {
+	Store
+	lost atomic.Bool
+}
+
+func (l *loser) Renew(ctx context.Context, lock queue.Lock, life time.Duration) error {
+	if l.lost.Load() {
+		return &queue.Error{Code: queue.CodeLost}
+	}
+	return l.Store.Renew(ctx, lock, life)
+}
+
+// A platform that cannot be reached is a problem from the start.
+func TestUnreachable(t *testing.T) {
+	w := newWorld(t)
+	w.server.Break(discordtest.Fault{Path: "/users/@me", Status: 503})
+	ctx, cancel := context.WithCancel(w.ctx)
+	done := make(chan error, 1)
+	go func() { done <- w.bot.Run(ctx) }()
+	if !w.server.Wait(patience, func() bool { h := w.bot.Health(); return !h.Connected && !h.Standby && h.Problem != "" }) {
+		t.Errorf("%+v", w.bot.Health())
+	}
+	w.server.Heal()
+	if !w.server.Wait(patience, func() bool { h := w.bot.Health(); return h.Connected && h.Problem == "" }) {
+		t.Errorf("%+v", w.bot.Health())
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -46,6 +97,11 @@ func TestGatewayTrouble(t *testing.T) {
 			s.Script(discordtest.GatewayScript{ReconnectFirst: true})
 			s.CloseGateway(0)
 			time.AfterFunc(3*time.Second, func() { s.Script(discordtest.GatewayScript{Heartbeat: 200 * time.Millisecond}) })
+		},
+		"resumable": func(s *discordtest.Server) { s.AskResume() },
+		"resumable later": func(s *discordtest.Server) {
+			s.Script(discordtest.GatewayScript{TryResume: 2, Heartbeat: 200 * time.Millisecond})
+			s.CloseGateway(0)
 		},
 		"invalid session": func(s *discordtest.Server) {
 			s.Script(discordtest.GatewayScript{InvalidSession: true, Heartbeat: 200 * time.Millisecond})
@@ -79,8 +135,8 @@ func TestGatewayTrouble(t *testing.T) {
 			}) {
 				t.Fatalf("the bot does not come back; log:\n%s", w.log)
 			}
-			if name == "dropped" && w.server.Resumes() == 0 {
-				t.Error("the session was not resumed")
+			if resumes := name == "dropped" || name == "op 7" || name == "resumable"; resumes && !w.server.Wait(patience, func() bool { return w.server.Resumes() > 0 }) {
+				t.Errorf("the session was not resumed; log:\n%s", w.log)
 			}
 			jobs, _ := w.q.List(w.ctx, queue.Filter{})
 			if name == "duplicated dispatches" && len(jobs) != 1 {

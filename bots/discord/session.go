@@ -42,6 +42,7 @@ func (b *Bot) supervise(ctx context.Context) error {
 				return err
 			}
 			b.log.Warn("Discord cannot be reached", "err", err)
+			b.setConnected(false, err)
 			failures++
 			wait(ctx, failures)
 			continue
@@ -106,7 +107,6 @@ func (b *Bot) setConnected(up bool, err error) {
 		b.health.Problem = err.Error()
 	}
 	if up {
-		b.health.Opens++
 		b.health.LastEvent = time.Now()
 	}
 }

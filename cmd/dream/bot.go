@@ -207,13 +207,12 @@ func (c *chats) serveHTTP(ctx context.Context, listen string) error {
 	return serveUntil(ctx, listen, mux)
 }
 
-// sessions are the standing connections: those by gateway and Socket Mode. One
-// that was never opened and has no trouble waits for its turn: another process
-// serves the platform.
+// sessions are the standing connections: those by gateway and Socket Mode,
+// without one that another process keeps.
 func (c *chats) sessions() []rules.Session {
 	var out []rules.Session
 	if c.discord != nil && c.app.config.Discord.PublicKey == "" {
-		if h := c.discord.Health(); h.Connected || h.Opens > 0 || h.Problem != "" {
+		if h := c.discord.Health(); !h.Standby {
 			out = append(out, rules.Session{Platform: "Discord", Up: h.Connected, Problem: h.Problem})
 		}
 	}

@@ -29,6 +29,7 @@ type GatewayScript struct {
 	NoAck          bool          // never acknowledge a heartbeat: a zombie
 	ReconnectFirst bool          // op 7 as the first packet after Identify or Resume
 	InvalidSession bool          // op 9 d:false after Resume
+	TryResume      int           // op 9 d:true after so many Resumes
 	Duplicate      bool          // each dispatch twice
 }
 
@@ -87,6 +88,11 @@ func (s *Server) Connected() int {
 
 // AskReconnect sends op 7 to every connection.
 func (s *Server) AskReconnect() { s.gw.each(func(x *session) { x.send(packet{Op: 7}) }) }
+
+// AskResume sends op 9 d:true to every connection: the session is to be resumed.
+func (s *Server) AskResume() {
+	s.gw.each(func(x *session) { x.send(packet{Op: 9, D: json.RawMessage("true")}) })
+}
 
 // AskHeartbeat sends op 1 to every connection.
 func (s *Server) AskHeartbeat() { s.gw.each(func(x *session) { x.send(packet{Op: 1}) }) }
@@ -261,6 +267,9 @@ func (s *Server) identifySession(x *session, p packet, script GatewayScript) (*s
 	if err := json.Unmarshal(p.D, &in); err != nil || in.Intents == nil {
 		return x, 4002
 	}
+	if x.id != "" {
+		return x, 4005 // it has identified
+	}
 	s.gw.mu.Lock()
 	s.gw.identify++
 	s.gw.mu.Unlock()
@@ -305,6 +314,13 @@ func (s *Server) resumeSession(x *session, p packet, script GatewayScript) (*ses
 	s.gw.mu.Lock()
 	old := s.gw.sessions[in.Session]
 	s.gw.mu.Unlock()
+	if script.TryResume > 0 {
+		s.gw.mu.Lock()
+		s.gw.script.TryResume--
+		s.gw.mu.Unlock()
+		x.send(packet{Op: 9, D: json.RawMessage("true")})
+		return x, 0
+	}
 	if old == nil || script.InvalidSession {
 		x.send(packet{Op: 9, D: json.RawMessage("false")})
 		return x, 0
