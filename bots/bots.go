@@ -192,5 +192,6 @@ func (e *ChatError) Unwrap() error { return e.Err }
 // Finding is one line of a check: what is so, or what is wrong and what to do.
 type Finding struct {
 	OK   bool   `json:"ok"`
+	Note bool   `json:"note,omitempty"` // not wrong, but hardly what is wanted
 	Text string `json:"text"`
 }

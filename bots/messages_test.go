@@ -116,3 +116,15 @@ func TestButtons(t *testing.T) {
 		t.Errorf("nonces %q, %q", a, b)
 	}
 }
+
+func TestReachable(t *testing.T) {
+	for address, want := range map[string]bool{
+		"https://dream.example/r/1": true, "http://93.184.216.34:8080/x": true, "http://[2606:2800:220:1::1]/": true,
+		"http://localhost:7860": false, "http://dreamhost/x": false, "http://127.0.0.1:9000/x": false, "http://10.1.2.3/x": false,
+		"http://192.168.1.5": false, "http://[::1]/": false, "http://169.254.1.1/": false, "ftp://dream.example/": false, "javascript:alert(1)": false, "": false,
+	} {
+		if got := Reachable(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -169,4 +171,18 @@ func ParseButton(id string, c *Command) error {
 		return nil
 	}
 	return errors.New("button without a verb of ours")
+}
+
+// Reachable tells whether an address can be reached from elsewhere: one that
+// leads to a bare host name, to this machine or its network helps only those who
+// know, and Discord refuses buttons with some of them.
+func Reachable(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return false
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return ip.IsGlobalUnicast() && !ip.IsPrivate()
+	}
+	return strings.Contains(u.Hostname(), ".")
 }

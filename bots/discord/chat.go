@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -116,7 +114,7 @@ func build(m *bots.Message) message {
 		case b.URL == "":
 			e.CustomID = b.ID
 			e.Style = map[bots.Style]int{bots.Primary: 1, bots.Secondary: 2, bots.Danger: 4}[b.Style]
-		case len(b.URL) <= maxURL && public(b.URL):
+		case len(b.URL) <= maxURL && bots.Reachable(b.URL):
 			e.URL, e.Style = b.URL, 5
 		default: // too long for a button, as a signed address may be, or not to be reached from everywhere
 			line := "\n" + b.Label + ": <" + b.URL + ">"
@@ -153,20 +151,6 @@ const (
 	minText = 500 // of a message, whatever its links need
 	menuID  = "v1:menu"
 )
-
-// public tells whether an address can be reached from elsewhere: Discord
-// refuses buttons that lead to a bare host name, and one that leads to this
-// machine or its network helps only those who know.
-func public(address string) bool {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
-		return false
-	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
-		return ip.IsGlobalUnicast() && !ip.IsPrivate()
-	}
-	return strings.Contains(u.Hostname(), ".")
-}
 
 // withFiles reads the files into uploads and lists them in the message. One
 // that cannot be read is left out: the message matters more.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"dreamcad/queue/ingest"
 	"dreamcad/storage"
 	"dreamcad/storage/links"
+	"dreamcad/storage/s3"
 )
 
 type botCmd struct {
@@ -287,11 +289,14 @@ func (c *botCheckCmd) Run(a *app) error {
 		return usagef("no chat token is set: set discord.token or slack.bot_token (docs/chat.md says how)")
 	}
 	bad := 0
-	for _, platform := range []string{"discord", "slack"} {
+	for _, platform := range []string{"discord", "slack", "links"} {
 		for _, f := range found[platform] {
 			mark := "ok  "
-			if !f.OK {
+			switch {
+			case !f.OK:
 				mark, bad = "FAIL", bad+1
+			case f.Note:
+				mark = "note"
 			}
 			if !c.JSON {
 				fmt.Fprintf(a.stdout, "%s %-8s %s\n", mark, platform, f.Text)
@@ -309,7 +314,8 @@ func (c *botCheckCmd) Run(a *app) error {
 	return nil
 }
 
-// checkChats asks each platform whose token is set.
+// checkChats asks each platform whose token is set, and looks where the links
+// of messages lead.
 func checkChats(ctx context.Context, a *app) map[string][]bots.Finding {
 	found := map[string][]bots.Finding{}
 	if a.config.Discord.Token != "" {
@@ -318,7 +324,28 @@ func checkChats(ctx context.Context, a *app) map[string][]bots.Finding {
 	if a.config.Slack.BotToken != "" {
 		found["slack"] = slack.New(slackConfig(a), nil, nil, a.log).Check(ctx, a.config.Slack.OpsChannel)
 	}
+	if len(found) > 0 {
+		found["links"] = []bots.Finding{checkLinks(a)}
+	}
 	return found
+}
+
+// checkLinks tells where the links of messages lead, and whether people
+// elsewhere can follow them.
+func checkLinks(a *app) bots.Finding {
+	to, whose := a.config.Web.PublicURL, "web.public_url"
+	if to == "" {
+		c, err := s3.ParseURL(a.config.Storage.URL)
+		if err != nil { // a folder
+			return bots.Finding{OK: true, Note: true, Text: "Without web.public_url messages carry their files, up to 8 MB each, and no links."}
+		}
+		to, whose = cmp.Or(c.PublicEndpoint, c.Endpoint, "https://s3.amazonaws.com"), "the storage; they end after seven days"
+	}
+	if !bots.Reachable(to) {
+		return bots.Finding{OK: true, Note: true, Text: fmt.Sprintf("Links lead to %s (%s), which people elsewhere cannot open; "+
+			"in Discord, which refuses such buttons, they stand in the text. Set web.public_url to an address that everybody can reach.", to, whose)}
+	}
+	return bots.Finding{OK: true, Text: fmt.Sprintf("Links lead to %s (%s).", to, whose)}
 }
 
 type botManifestCmd struct {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -230,6 +231,22 @@ func TestBotCheckAndManifest(t *testing.T) {
 	if err != nil || strings.Contains(out, "FAIL") || !strings.Contains(out, "Discord accepts") || !strings.Contains(out, "Socket Mode opens") {
 		t.Errorf("check: %v\n%s", err, out)
 	}
+	if !strings.Contains(out, "note links    Without web.public_url messages carry their files") {
+		t.Errorf("nothing about links:\n%s", out)
+	}
+	whole := env
+	for setting, want := range map[string]string{
+		"DREAM_WEB_PUBLIC_URL=https://dream.example":                          "ok   links    Links lead to https://dream.example",
+		"DREAM_WEB_PUBLIC_URL=http://localhost:7860":                          "note links    Links lead to http://localhost:7860 (web.public_url), which people elsewhere cannot open",
+		"DREAM_STORAGE_URL=s3://dreams?endpoint=http://127.0.0.1:9000":        "note links    Links lead to http://127.0.0.1:9000 (the storage",
+		"DREAM_STORAGE_URL=s3://dreams?endpoint=https://s3.example&region=eu": "ok   links    Links lead to https://s3.example",
+	} {
+		env = append(slices.Clip(whole), setting)
+		if out, err := check(); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s", setting, err, out)
+		}
+	}
+	env = whole
 	for _, token := range []string{d.Token, s.BotToken, s.AppToken} {
 		if strings.Contains(out, token) {
 			t.Errorf("the check shows a token:\n%s", out)

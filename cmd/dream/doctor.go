@@ -65,7 +65,7 @@ func (c *doctorCmd) Run(a *app) error {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
 	found := checkChats(ctx, a)
-	for _, platform := range []string{"discord", "slack"} {
+	for _, platform := range []string{"discord", "slack", "links"} {
 		for _, f := range found[platform] {
 			d.Chat = append(d.Chat, doctor.Finding{Platform: platform, OK: f.OK, Text: f.Text})
 		}
