@@ -55,6 +55,7 @@ type Outbound struct {
 	waiting [priorities][]*op
 	latest  map[string]*op // by key, those not yet begun
 	buckets map[string]*bucket
+	tidied  int // buckets that were left by the last tidy
 	flying  int
 	wake    chan struct{}
 	limited func() // called for each refusal
@@ -75,7 +76,6 @@ type bucket struct {
 	tokens  float64
 	filled  time.Time
 	blocked time.Time
-	used    time.Time
 }
 
 // NewOutbound makes a queue that has at most parallel operations under way.
@@ -316,18 +316,20 @@ func (o *Outbound) bucket(name string, now time.Time) *bucket {
 	} else {
 		b.tokens = 1
 	}
-	b.filled, b.used = now, now
+	b.filled = now
 	return b
 }
 
-// tidy drops buckets that nobody used for a while: their channels come and go.
+// tidy drops the buckets that are full and open, as a new one is: channels come and go.
 func (o *Outbound) tidy(now time.Time) {
-	if len(o.buckets) < 1000 {
+	if len(o.buckets) < max(2*o.tidied, 1000) {
 		return
 	}
 	for name, b := range o.buckets {
-		if now.Sub(b.used) > 10*time.Minute && now.After(b.blocked) {
+		full := b.rate <= 0 || b.tokens+now.Sub(b.filled).Seconds()*b.rate >= b.burst
+		if full && !now.Before(b.blocked) {
 			delete(o.buckets, name)
 		}
 	}
+	o.tidied = len(o.buckets)
 }

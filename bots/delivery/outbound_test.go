@@ -171,3 +171,33 @@ func TestAlertsPassSlowOperations(t *testing.T) {
 		run.Wait()
 	})
 }
+
+// What is known of channels that nobody posts to any more is forgotten; a block
+// is not.
+func TestBucketsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOutbound(limited{}, 8)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { o.Run(ctx) })
+		o.Block("post/blocked", time.Now().Add(time.Hour))
+		for i := range 20_000 {
+			if err := o.Send(ctx, Result, []string{fmt.Sprint("post/", i)}, func(context.Context) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		o.mu.Lock()
+		n, blocked := len(o.buckets), o.buckets["post/blocked"]
+		o.mu.Unlock()
+		if n > 4000 {
+			t.Errorf("%d buckets after 20,000 channels", n)
+		}
+		if blocked == nil || !blocked.blocked.After(time.Now()) {
+			t.Error("a block is forgotten")
+		}
+		stop()
+		run.Wait()
+	})
+}
