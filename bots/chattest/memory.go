@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dreamcad/bots/delivery"
 	"dreamcad/queue"
 )
 
@@ -83,3 +84,14 @@ func Tidy(ctx context.Context, q queue.Maintainer) {
 		}
 	}
 }
+
+// NoPace has no limits: what is measured is memory.
+type NoPace struct{}
+
+// Buckets implements delivery.Pacer.
+func (NoPace) Buckets(k delivery.Kind, channel string) []string {
+	return []string{string(k) + "/" + channel, "all"}
+}
+
+// Rate implements delivery.Pacer.
+func (NoPace) Rate(string) (float64, int) { return 0, 0 }

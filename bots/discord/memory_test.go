@@ -51,7 +51,7 @@ func TestMemory(t *testing.T) {
 	b := New(Config{Token: "t", APIURL: "http://discord.test", AckBudget: patience}, service, q, slog.New(slog.DiscardHandler))
 	b.rest.client.Transport = acceptAll{}
 	metrics := delivery.NewMetrics(nil)
-	d := delivery.New(quick(), q, b, b, &bots.Renderer{}, metrics, slog.New(slog.DiscardHandler))
+	d := delivery.New(quick(), q, b, chattest.NoPace{}, &bots.Renderer{}, metrics, slog.New(slog.DiscardHandler))
 	b.Learn(d.Outbound())
 	b.Measure(metrics)
 	done := make(chan struct{})

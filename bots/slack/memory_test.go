@@ -30,14 +30,6 @@ func (acceptAll) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 200, Status: "200 OK", Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader([]byte(body))), Request: r}, nil
 }
 
-// noPace has no limits: what is measured is memory.
-type noPace struct{}
-
-func (noPace) Buckets(k delivery.Kind, channel string) []string {
-	return []string{string(k) + "/" + channel, "all"}
-}
-func (noPace) Rate(string) (float64, int) { return 0, 0 }
-
 // Memory stays flat over a million interactions (DREAM_INTERACTIONS sets how
 // many; the short form is 4,000): of ten, one submits a job and one cancels it,
 // the others look, repeat or mean nothing. Users, channels and ids are new ones
@@ -59,7 +51,7 @@ func TestMemory(t *testing.T) {
 	b := New(Config{BotToken: "t", APIURL: "http://slack.test/api/", AckBudget: patience}, service, q, slog.New(slog.DiscardHandler))
 	b.client.Transport = acceptAll{}
 	metrics := delivery.NewMetrics(nil)
-	d := delivery.New(quick(), q, b, noPace{}, &bots.Renderer{}, metrics, slog.New(slog.DiscardHandler))
+	d := delivery.New(quick(), q, b, chattest.NoPace{}, &bots.Renderer{}, metrics, slog.New(slog.DiscardHandler))
 	b.Through(d.Outbound())
 	b.Measure(metrics)
 	done := make(chan struct{})
