@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -52,7 +53,8 @@ func (quiet) Error(...any)   {}
 func (quiet) Fatal(v ...any) { log.Fatal(v...) }
 
 // BenchmarkBesideAsynq prints the tables of docs/benchmarks.md: this queue and
-// hibiken/asynq on the same redis-server in turns, medians of five rounds.
+// hibiken/asynq (and BullMQ, where there is Node) on the same redis-server in
+// turns, medians of five rounds.
 //
 //	go test ./queue/redisq -run '^$' -bench BesideAsynq -benchtime 1x
 func BenchmarkBesideAsynq(b *testing.B) {
@@ -86,6 +88,7 @@ func table(b *testing.B, r *queuetest.Redis, name string, n int) {
 	defer rc.Close()
 	ac := asynq.NewClient(asynq.RedisClientOpt{Addr: r.Addr, PoolSize: 64})
 	defer ac.Close()
+	bull := startBull(b, r)
 	must := func(err error) {
 		if err != nil {
 			b.Fatal(err)
@@ -94,7 +97,7 @@ func table(b *testing.B, r *queuetest.Redis, name string, n int) {
 	figures := map[string][]float64{}
 	put := func(k string, v float64) { figures[k] = append(figures[k], v) }
 	payload := []byte(strings.Repeat("x", 300))
-	for range rounds {
+	for round := range rounds + 1 {
 		must(rc.FlushDB(ctx).Err())
 		put("PING", rate(n, func(int) { must(rc.Ping(ctx).Err()) }))
 		put("enqueue ours", rate(n, func(i int) {
@@ -113,26 +116,48 @@ func table(b *testing.B, r *queuetest.Redis, name string, n int) {
 		_, errs := q.SubmitMany(ctx, rs)
 		must(errs[0])
 		put("pipelined ours", float64(len(rs))/time.Since(start).Seconds())
+		if bull != nil {
+			put("enqueue bull", bull.ask("enqueue", n)[0])
+			put("pipelined bull", bull.ask("bulk", 5*n)[0])
+		}
 		for _, c := range []int{10, 50} {
 			must(rc.FlushDB(ctx).Err())
-			put(fmt.Sprintf("no-op ours %d", c), noopOurs(b, q, n, c))
+			put(fmt.Sprintf("no-op ours %d", c), noopOurs(b, r, n, c))
 			must(rc.FlushDB(ctx).Err())
 			put(fmt.Sprintf("no-op asynq %d", c), noopAsynq(b, r.Addr, ac, n, c))
+			if bull != nil {
+				must(rc.FlushDB(ctx).Err())
+				put(fmt.Sprintf("no-op bull %d", c), bull.ask("noop", n, c)[0])
+			}
+		}
+		if round == 0 { // warms all sides up
+			clear(figures)
 		}
 	}
-	m := func(k string) float64 { return median(figures[k]) }
+	m := func(k string) float64 {
+		if figures[k] == nil {
+			return math.NaN() // no node to run BullMQ
+		}
+		return median(figures[k])
+	}
 	w := os.Stdout
-	fmt.Fprintf(w, "\n%s (medians of %d, calls or jobs a second)\n\n| | dreamcad | asynq | ratio |\n|---|---:|---:|---:|\n", name, rounds)
-	fmt.Fprintf(w, "| PING, 1 client | %.0f | | |\n", m("PING"))
-	fmt.Fprintf(w, "| enqueue, 1 client | %.0f (%.2f × PING) | %.0f | %.2f |\n", m("enqueue ours"), m("enqueue ours")/m("PING"), m("enqueue asynq"), m("enqueue ours")/m("enqueue asynq"))
-	fmt.Fprintf(w, "| enqueue, pipelined | %.0f (%.1f × single) | | |\n", m("pipelined ours"), m("pipelined ours")/m("enqueue ours"))
-	for _, c := range []int{10, 50} {
-		o, a := m(fmt.Sprintf("no-op ours %d", c)), m(fmt.Sprintf("no-op asynq %d", c))
-		fmt.Fprintf(w, "| no-op jobs, concurrency %d | %.0f | %.0f | %.2f |\n", c, o, a, o/a)
+	fmt.Fprintf(w, "\n%s (medians of %d, calls or jobs a second)\n\n| | dreamcad | asynq | ratio | BullMQ | ratio |\n|---|---:|---:|---:|---:|---:|\n", name, rounds)
+	row := func(what, key, suffix, note string) {
+		o, a, j := m(key+" ours"+suffix), m(key+" asynq"+suffix), m(key+" bull"+suffix)
+		fmt.Fprintf(w, "| %s | %.0f%s | %.0f | %.2f | %.0f | %.2f |\n", what, o, note, a, o/a, j, o/j)
+	}
+	fmt.Fprintf(w, "| PING, 1 client | %.0f | | | | |\n", m("PING"))
+	row("enqueue, 1 client", "enqueue", "", fmt.Sprintf(" (%.2f × PING)", m("enqueue ours")/m("PING")))
+	row("enqueue, pipelined", "pipelined", "", fmt.Sprintf(" (%.1f × single)", m("pipelined ours")/m("enqueue ours")))
+	for _, c := range []string{" 10", " 50"} {
+		row("no-op jobs, concurrency"+c, "no-op", c, "")
 	}
 }
 
-func noopOurs(b *testing.B, q *redisq.Queue, n, c int) float64 {
+// noopOurs has clients of its own, as asynq's server has.
+func noopOurs(b *testing.B, r *queuetest.Redis, n, c int) float64 {
+	q := openBench(b, r, "bench")
+	defer q.Close()
 	rs := make([]queue.Request, n)
 	for i := range rs {
 		rs[i] = queuetest.Request(strconv.Itoa(i%10), "a ceramic coffee mug")
@@ -239,6 +264,11 @@ func idle(b *testing.B, r *queuetest.Redis) {
 		v = append(v, (<-got).Sub(start).Seconds()*1000)
 	}
 	fmt.Printf("\n| idle start latency, submit to lease | p50 %.2f ms, p99 %.2f ms |\n", quantile(v, .5), quantile(v, .99))
+	if bull := startBull(b, r); bull != nil {
+		bull.ask("idle", 100) // warm
+		v = bull.ask("idle", 500)
+		fmt.Printf("| … of BullMQ, add to start | p50 %.2f ms, p99 %.2f ms |\n", quantile(v, .5), quantile(v, .99))
+	}
 }
 
 func leases(b *testing.B, r *queuetest.Redis, users int) []float64 {

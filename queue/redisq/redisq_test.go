@@ -16,6 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	queuetest.WorkerMain(openFault)
+	asynqMain()
 	goleak.VerifyTestMain(m)
 }
 
