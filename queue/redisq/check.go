@@ -93,7 +93,7 @@ func (q *Queue) info(ctx context.Context) (map[string]string, error) {
 // Audit implements [queue.Auditor]. It walks over all keys of the queue in
 // small steps, so it may run beside the service.
 func (q *Queue) Audit(ctx context.Context) ([]string, error) {
-	a := &audit{q: q, ctx: ctx, inLine: map[string]int{}, lined: map[string]int{}, userQ: map[string]int{}, userR: map[string]int{}, batch: map[string]int{}}
+	a := &audit{q: q, ctx: ctx, inLine: map[string]int{}, lined: map[string]int{}, pools: map[string]bool{}, userQ: map[string]int{}, userR: map[string]int{}, batch: map[string]int{}}
 	return a.run()
 }
 
@@ -102,6 +102,7 @@ type audit struct {
 	ctx                                context.Context
 	out                                []string
 	inLine, lined, userQ, userR, batch map[string]int
+	pools                              map[string]bool
 	queued, leased                     int
 }
 
@@ -179,7 +180,7 @@ func (a *audit) jobs(keys []string) error {
 	ps := make([]place, len(ids))
 	for i, h := range hs {
 		z := func(parts ...string) *redis.FloatCmd { return p.ZScore(a.ctx, a.q.key(parts...), ids[i]) }
-		f, s := fixedOf(h["m"]), h.state()
+		f, s := h.fixed(), h.state()
 		ps[i] = place{line: p.LPos(a.ctx, a.q.key("l", f.class, f.pool, f.user), ids[i], redis.LPosArgs{}), lease: p.HGet(a.ctx, a.q.key("leases"), s.lease),
 			held: z("held"), sets: map[queue.Status]*redis.FloatCmd{queue.Scheduled: z("later")}}
 		for _, st := range statusCode {
@@ -192,7 +193,7 @@ func (a *audit) jobs(keys []string) error {
 		return err
 	}
 	for i, h := range hs {
-		pl, f, s := ps[i], fixedOf(h["m"]), h.state()
+		pl, f, s := ps[i], h.fixed(), h.state()
 		var in []queue.Status
 		if pl.line.Err() == nil {
 			in = append(in, queue.Queued)
@@ -250,6 +251,7 @@ func (a *audit) lines(keys []string) error {
 			a.say("virtual time of %s in %s is %v and in the order %v", f[2], f[0], x, v.Val())
 		}
 		a.lined[f[0]]++
+		a.pools[f[1]] = true
 		hs, err := a.q.jobs(a.ctx, ids.Val())
 		if err != nil {
 			return err
@@ -318,7 +320,12 @@ func (a *audit) sets() error {
 	if _, err := p.Exec(a.ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return wrap("audit", err)
 	}
-	t := totalOf(total.Val())
+	t, pools := totalOf(total.Val())
+	for p := range a.pools {
+		if !strings.Contains(pools, "\n"+p+"\n") {
+			a.say("pool %s has lines and is not listed", p)
+		}
+	}
 	for _, x := range []struct {
 		what       string
 		counted, n int64

@@ -5,29 +5,29 @@ package redisq
 // they leave to the functions of the prelude: `rest('name', …)` calls one and
 // writes back what it changed; records that the script itself changes are
 // written before it.
-// `CLOCK` sets ms and ts, the server's time as number and text; lines that end
-// in "-- limited" stand there only if running jobs are limited.
+// `CLOCK` sets ms, the server's time, and t, the same in seconds and
+// microseconds as Redis tells it; lines that end in "-- limited" stand there
+// only if running jobs are limited.
 const (
-	// ARGV: id req fixed key quotas(text "cost key\n", "*" before it if live) {key cost limit life}…
-	// returns {new 0|1, id, status code} or {"limit"|"full"|"quota"|"poison"|"pools", detail}
+	// ARGV: id req fixed [key [quotas(text "cost key\n", "*" before it if live) {key cost limit life}…]]
+	// returns 1, or {0|1 if this call was the first, id, status code}, or {"limit"|"full"|"quota"|"poison"|"pools", detail}
 	submitLua = `
-local id, m, key, quotas = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+local id, m, key, quotas = ARGV[1], ARGV[3], ARGV[4] or '', ARGV[5] or ''
 local first = id
 if key ~= '' then first = call('GET', P .. 'i:' .. key) or id end
-local known = call('HGET', P .. 'j:' .. first, 's')
-if known then
-  local mine = struct.unpack('<Bc0', m) == struct.unpack('<Bc0', call('HGET', P .. 'j:' .. first, 'm'))
-  return {mine and 1 or 0, first, string.byte(known)}
+local tail, ba, so, cl, po, us = struct.unpack('@who.f', m)
+local j, uk = P .. 'j:' .. first, P .. 'u:' .. us
+local v = call('MGET', P .. 'k', uk, j)
+if v[3] then
+  local @state, pos = struct.unpack('@state.f', v[3])
+  return {string.sub(v[3], pos) == m and 1 or 0, first, st}
 end
 if first ~= id then return {0, first, 4} end
-local @fixed = struct.unpack('@fixed.f', m)
-local uk, line = P .. 'u:' .. us, P .. 'l:' .. cl .. ':' .. po .. ':' .. us
-local n = call('MGET', P .. 'k', uk)
-local @total = @total.0
-if n[1] then @total = struct.unpack('@total.f', n[1]) end
-local @user = @user.0
-if n[2] then @user = struct.unpack('@user.f', n[2]) end
+local k, u = v[1] or @head.z .. @total.z, v[2] or @user.z
+local @head, more = struct.unpack('@head.f', k)
+local qd = struct.unpack('<d', u)
 if poison > 0 then
+  local @fixed = struct.unpack('@fixed.f', m)
   local by = call('HGET', P .. 'poison', fp)
   if by then return {'poison', by} end
 end
@@ -38,11 +38,20 @@ end
 for i = 6, #ARGV, 4 do
   if tonumber(call('GET', P .. 'n:quota/' .. ARGV[i]) or 0) + tonumber(ARGV[i+1]) > tonumber(ARGV[i+2]) then return {'quota', (i - 6) / 4} end
 end
-local fresh = call('RPUSH', line, id) == 1
-if fresh and call('SADD', P .. 'pools', po) == 1 and call('SCARD', P .. 'pools') > 256 then
-  call('SREM', P .. 'pools', po)
-  call('LPOP', line)
-  return {'pools', ''}
+local l = P .. 'l:' .. cl .. ':' .. po .. ':' .. us
+local fresh = call('RPUSH', l, id) == 1
+k = string.sub(k, more)
+if fresh then
+  local @total = struct.unpack('@total.f', k)
+  if not string.find(pools, '\n' .. po .. '\n', 1, true) then
+    pools = pools .. po .. '\n'
+    local _, n = string.gsub(pools, '\n', '')
+    if n > 257 then
+      call('LPOP', l)
+      return {'pools', ''}
+    end
+    k = struct.pack('@total.f', @total.w)
+  end
 end
 for i = 6, #ARGV, 4 do
   local k = P .. 'n:quota/' .. ARGV[i]
@@ -52,16 +61,18 @@ for i = 6, #ARGV, 4 do
 end
 CLOCK
 seq = seq + 1
+local ev = 0
 if ba == '' then
-  qd, waiting = qd + 1, waiting + 1
+  qd, waiting, ev = qd + 1, waiting + 1, 1
   call('RPUSH', P .. 'x:' .. us, id)
-  call('XADD', P .. 'ev', '*', 'e', 'accepted\n' .. id .. '\n0\n\n1\n' .. ts .. '\n' .. string.sub(m, pos) .. '\n{"stage":"queued"}')
+  call('XADD', P .. 'ev', '*', 'e', 'accepted\n' .. id .. '\n0\n\n1\n' .. t[1] .. ' ' .. t[2] .. '\n' .. tail .. '\n{"stage":"queued"}')
 else call('RPUSH', P .. 'xb:' .. ba, id) end
-call('HSET', P .. 'j:' .. id, 's', struct.pack('@state.f', 1, 0, 0, 0, seq, ms, ms, 0, 0, 0, 0, 0, 0, ba == '' and 1 or 0, 0, 0, '', #quotas, quotas), 'm', m, 'r', ARGV[2])
-if key ~= '' then call('SET', P .. 'i:' .. key, id, 'PX', 'C.keylife') end
 if cl == 'bulk' then inb = inb + 1 else ini = ini + 1 end
+u = struct.pack('<d', qd) .. string.sub(u, 9)
 if fresh then
   -- as enter and lineAdd in the prelude
+  local @total = struct.unpack('@total.f', k)
+  local @user = struct.unpack('@user.f', u)
   local vt, va, lines, fl = vti, vai, lni, fli
   if cl == 'bulk' then vt, va, lines, fl = vtb, vab, lnb, flb end
   if vt < 0 or lines <= 0 then
@@ -70,72 +81,82 @@ if fresh then
     va = ms
   end
   if cl == 'bulk' then vtb, vab, lnb = vt, va, lines + 1 else vti, vai, lni = vt, va, lines + 1 end
+  u = struct.pack('@user.f', @user.w)
   local out = pz == 1 or (C.running > 0 and rn >= C.running)
   call('ZADD', (out and P .. 'vp:' or P .. 'v:') .. cl .. ':' .. po, string.format('%d', vt), us)
-  call('ZADD', P .. 'wt:' .. cl, ts, po .. ':' .. us)
+  call('ZADD', P .. 'wt:' .. cl, string.format('%d', ms), po .. ':' .. us)
   call('ZADD', P .. 'w:' .. po, '0', '1')
 end
-call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w))
-return {1, id, 1}`
+local s = @grown.z
+if quotas ~= '' then s = string.sub(s, 1, -3) .. struct.pack('<Hc0', #quotas, quotas) end
+call('MSET', P .. 'k', struct.pack('@head.f', @head.w) .. k, uk, u, j, struct.pack('@born.f', 1, 0, 0, 0, seq, ms, ms, ev) .. s .. m, P .. 'jr:' .. id, ARGV[2])
+if key ~= '' then call('SET', P .. 'i:' .. key, id, 'PX', 'C.keylife') end
+return 1`
 
-	// ARGV: lease worker name beside(1|"") register-info(""=no) woken(1|"": by the marker) class|"" class|"" pool…
-	// returns false, {"again"} (a line was mended), or {id, s, r, then of a later attempt fields of leaseFields}
+	// ARGV: lease worker+"\n"+name flags register-info(""=no) pool ("\n" around each)…
+	// flags: i or b if only that class, else a; s if it holds no slot of its own; w if woken by the marker
+	// returns false; or "again" (a line was mended); or of a first attempt the id, a line break, the
+	// state and the request in one text; or of a later one {id, job, request, values of rareFields …}
 	leaseLua = `
-local mine, name = ARGV[1], ARGV[3]
+local mine, wk = ARGV[1], ARGV[2]
 local had = call('HGET', P .. 'leases', mine)
 if had then
-  local @lease = struct.unpack('@lease.f', had)
+  local @lease, pos = struct.unpack('@lease.f', had)
   local id = string.sub(had, pos)
-  return {id, unpack(call('HMGET', P .. 'j:' .. id, FIELDS))}
+  local v = call('MGET', P .. 'j:' .. id, P .. 'jr:' .. id)
+  return {id, v[1], v[2], unpack(call('HMGET', P .. 'jh:' .. id, FIELDS))}
 end
 CLOCK
-if ARGV[5] ~= '' then
-  call('HSET', P .. 'workers', name, ARGV[5])
-  call('ZADD', P .. 'seen', ts, name)
+local @head, @total = struct.unpack('@head.f@total.f', call('GET', P .. 'k') or @head.z .. @total.z)
+if ARGV[4] ~= '' or sw > 0 then
+  local name = string.match(wk, '\n(.*)$')
+  if ARGV[4] ~= '' then
+    call('HSET', P .. 'workers', name, ARGV[4])
+    call('ZADD', P .. 'seen', string.format('%d', ms), name)
+  end
+  if sw > 0 and (call('HEXISTS', P .. 'sw', 'queue:') == 1 or call('HEXISTS', P .. 'sw', 'worker:' .. name) == 1) then return false end
 end
-local @total = @total.0
-local n = call('GET', P .. 'k')
-if n then @total = struct.unpack('@total.f', n) end
-if sw > 0 and (call('HEXISTS', P .. 'sw', 'queue:') == 1 or call('HEXISTS', P .. 'sw', 'worker:' .. name) == 1) then return false end
+local only, beside, woken = string.byte(ARGV[3], 1, 3)
 leases = leases + 1
 local turned = false
-if ARGV[7] ~= '' and ARGV[8] ~= '' and leases % C.bulkevery == 0 then
+if only == 97 and inb > 0 and leases % C.bulkevery == 0 then
   local old = call('ZRANGE', P .. 'wt:bulk', '0', '0', 'WITHSCORES')
-  turned = old[2] and ms - old[2] > C.bulkafter
-  if turned then
+  if old[2] and ms - old[2] > C.bulkafter then
     old = rest('oldest', 'bulk')
-    turned = old and ms - old > C.bulkafter
+    turned = old ~= nil and ms - old > C.bulkafter
   end
 end
 local cl, po, us
-for n = 7, 8 do
-  cl = ARGV[turned and 15 - n or n]
-  if cl ~= '' and not (sw > 0 and call('HEXISTS', P .. 'sw', 'class:' .. cl) == 1) then
-    for p = 9, #ARGV do
-      local who = call('ZRANGE', P .. 'v:' .. cl .. ':' .. ARGV[p], '0', '0')[1]
-      if who and (not us or rest('earlier', cl, who, ARGV[p], us, po)) then po, us = ARGV[p], who end
+for n = 1, 2 do
+  if only == 97 then cl = (n == 2) == turned and 'interactive' or 'bulk'
+  else cl = only == 98 and 'bulk' or 'interactive' end
+  if not (sw > 0 and call('HEXISTS', P .. 'sw', 'class:' .. cl) == 1) then
+    for p = 5, #ARGV do
+      if string.find(pools, ARGV[p], 1, true) then
+        local pool = string.sub(ARGV[p], 2, -2)
+        local who = call('ZRANGE', P .. 'v:' .. cl .. ':' .. pool, '0', '0')[1]
+        if who and (not us or rest('earlier', cl, who, pool, us, po)) then po, us = pool, who end
+      end
     end
-    if us then break end
   end
+  if us or only ~= 97 then break end
 end
 if not us then return false end
 -- the head of the line
 local line, uk, bulk = P .. 'l:' .. cl .. ':' .. po .. ':' .. us, P .. 'u:' .. us, cl == 'bulk'
 local id = call('LPOP', line)
 local more = call('LLEN', line) > 0
-local k, v = P .. 'j:' .. (id or ''), {}
-if id then v = call('HMGET', k, 's', 'r', 'm') end
+local k = P .. 'j:' .. (id or '')
+local v = call('MGET', k, P .. 'jr:' .. (id or ''), uk)
 if not v[1] then
   rest('mend', cl, po, us, id and 1 or 0)
-  return {'again'}
+  return 'again'
 end
-local @state = struct.unpack('@state.f', v[1])
-local @fixed = struct.unpack('@fixed.f', v[3])
-local est, known = call('HGET', P .. 'est', so), 0
-if est then est, known = struct.unpack('<dd', est) else est = string.sub(po, -6) == '/views' and C.estviews or C.estmesh end
-local @user = @user.0
-local u = call('GET', uk)
-if u then @user = struct.unpack('@user.f', u) end
+local @state, pos = struct.unpack('@state.f', v[1])
+local tail, ba, so = struct.unpack('@who.f', v[1], pos)
+local est, known, last = call('HGET', P .. 'est', so), 0, 0
+if est then est, known, last = struct.unpack('<ddd', est) else est = string.sub(po, -6) == '/views' and C.estviews or C.estmesh end
+local @user = struct.unpack('@user.f', v[3] or @user.z)
 -- the estimate is charged
 local vt, lines = vti, lni
 if bulk then
@@ -154,11 +175,12 @@ else
   call('ZREM', P .. 'v:' .. cl .. ':' .. po, us)
   call('ZREM', P .. 'wt:' .. cl, po .. ':' .. us)
   if call('EXISTS', P .. 'v:interactive:' .. po, P .. 'vp:interactive:' .. po, P .. 'v:bulk:' .. po, P .. 'vp:bulk:' .. po) == 0 then
-    call('SREM', P .. 'pools', po)
+    local from, to = string.find(pools, '\n' .. po .. '\n', 1, true)
+    if from then pools = string.sub(pools, 1, from) .. string.sub(pools, to + 1) end
   end
 end
 if lines > (more and 1 or 0) then
-  for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do
+  for p in string.gmatch(pools, '[^\n]+') do
     if p ~= po then call('ZADD', P .. 'v:' .. cl .. ':' .. p, 'XX', score, us) end
   end
 end
@@ -166,44 +188,37 @@ if bulk then vtb, vab, lnb = vt, ms, lines else vti, vai, lni = vt, ms, lines en
 at = at + 1
 if ba == '' then
   qd, waiting, ev = qd - 1, waiting - 1, ev + 1
-  call('XADD', P .. 'ev', '*', 'e', 'started\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. ts .. '\n' .. string.sub(v[3], pos) .. '\n')
+  call('XADD', P .. 'ev', '*', 'e', 'started\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. t[1] .. ' ' .. t[2] .. '\n' .. tail .. '\n')
 end
-st, as, sm, sa, du, es, ch, li = 3, 0, (known < 10 or leases % 5 == 0) and 1 or 0, ms, ms + C.lease, est, est, mine
+-- run times are sampled once a second
+st, as, sm, sa, du, es, ch, li, wo = 3, 0, (known < 10 or ms - last >= 1000) and 1 or 0, ms, ms + C.lease, est, est, mine, wk
 local s = struct.pack('@state.f', @state.w)
-if at == 1 then
-  call('HSET', k, 's', s, 'w', ARGV[2] .. '\n' .. name)
-  v = {s, v[2]}
-else
-  call('HSET', k, 's', s, 'w', ARGV[2] .. '\n' .. name, 'pg', '')
-  v = call('HMGET', k, FIELDS)
-end
-call('HSET', P .. 'leases', mine, struct.pack('@lease.f', bulk and 1 or 0, du, ARGV[4] == '' and ms + est * 1000 or 0) .. id)
-call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w))
+call('HSET', P .. 'leases', mine, struct.pack('@lease.f', bulk and 1 or 0, du, beside == 115 and 0 or ms + est * 1000) .. id)
+call('MSET', P .. 'k', struct.pack('@head.f@total.f', @head.w, @total.w), uk, struct.pack('@user.f', @user.w), k, s .. string.sub(v[1], pos))
 rest('reseat', us) -- limited
-if ARGV[6] ~= '' and (more or call('EXISTS', P .. 'v:interactive:' .. po, P .. 'v:bulk:' .. po) > 0) then call('ZADD', P .. 'w:' .. po, '0', '1') end
-return {id, unpack(v)}`
+if woken == 119 and (more or call('EXISTS', P .. 'v:interactive:' .. po, P .. 'v:bulk:' .. po) > 0) then call('ZADD', P .. 'w:' .. po, '0', '1') end
+if at == 1 then return id .. '\n' .. s .. v[2] end
+call('HDEL', P .. 'jh:' .. id, 'pg')
+return {id, s, v[2], unpack(call('HMGET', P .. 'jh:' .. id, FIELDS))}`
 
-	// ARGV: id lease result eventdata used; returns {"ok"} or {why}
+	// ARGV: id lease result eventdata used; returns 1 or {why}
 	completeLua = `
 local id, mine = ARGV[1], ARGV[2]
-local k = P .. 'j:' .. id
-local v = call('HMGET', k, 's', 'm')
-local @state = @state.0
-if v[1] then @state = struct.unpack('@state.f', v[1]) end
+local j = P .. 'j:' .. id
+local v = call('GET', j)
+local @state, pos = struct.unpack('@state.f', v or @state.z)
 if st ~= 3 or li ~= mine then
-  if st == 4 and li == mine then return {'ok'} end
+  if st == 4 and li == mine then return 1 end
   local why = st == 6 and li == mine and 'cancelled' or 'lost'
   call('HINCRBY', P .. 'c', 'refused_' .. why, '1')
   return {why}
 end
 CLOCK
-local @fixed = struct.unpack('@fixed.f', v[2])
+local tail, ba, so, cl, po, us = struct.unpack('@who.f', v, pos)
 local uk, used, asked = P .. 'u:' .. us, tonumber(ARGV[5]), as == 1
 local n = call('MGET', P .. 'k', uk)
-local @total = @total.0
-if n[1] then @total = struct.unpack('@total.f', n[1]) end
-local @user = @user.0
-if n[2] then @user = struct.unpack('@user.f', n[2]) end
+local k = n[1] or @head.z .. @total.z
+local @user = struct.unpack('@user.f', n[2] or @user.z)
 if used <= 0 then used = (ms - sa) / 1000 end
 -- the charge is settled
 if used ~= ch then
@@ -213,28 +228,30 @@ if used ~= ch then
   if lines > 0 then
     local z, score = ((pz == 1 or (C.running > 0 and rn >= C.running)) and P .. 'vp:' or P .. 'v:') .. cl .. ':', string.format('%d', vt)
     if lines > 1 or call('ZADD', z .. po, 'XX', 'CH', score, us) == 0 then
-      for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', score, us) end
+      local @head, @total = struct.unpack('@head.f@total.f', k)
+      for p in string.gmatch(pools, '[^\n]+') do call('ZADD', z .. p, 'XX', score, us) end
     end
   end
   if cl == 'bulk' then vtb, vab = vt, ms else vti, vai = vt, ms end
 end
-rn, done = rn - 1, done + 1
+rn = rn - 1
 call('HDEL', P .. 'leases', mine)
 if ba == '' then
   ev = ev + 1
-  call('XADD', P .. 'ev', '*', 'e', 'done\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. ts .. '\n' .. string.sub(v[2], pos) .. '\n' .. ARGV[4])
+  call('XADD', P .. 'ev', '*', 'e', 'done\n' .. id .. '\n' .. at .. '\n' .. mine .. '\n' .. ev .. '\n' .. t[1] .. ' ' .. t[2] .. '\n' .. tail .. '\n' .. ARGV[4])
 end
 if qt ~= '' then qt = rest('refund', qt, false) end
 st, as, ch, ud, en = 4, 0, 0, ud + used, ms
-call('HSET', k, 's', struct.pack('@state.f', @state.w), 're', ARGV[3])
-call('ZADD', P .. 't:done', ts, id)
-if rn <= 0 and qd <= 0 and pz == 0 and w == 0 then -- as flush
-  call('SET', P .. 'k', struct.pack('@total.f', @total.w))
-  call('SET', uk, struct.pack('@user.f', @user.w), 'EX', '7776000')
-else call('MSET', P .. 'k', struct.pack('@total.f', @total.w), uk, struct.pack('@user.f', @user.w)) end
+call('ZADD', P .. 't:done', t[1] .. '000', id)
+call('MSET', P .. 'k', struct.pack('<d', struct.unpack('<d', k) + 1) .. string.sub(k, 9), uk, struct.pack('@user.f', @user.w),
+  j, struct.pack('@state.f', @state.w) .. string.sub(v, pos), P .. 'je:' .. id, ARGV[3])
+if rn <= 0 and qd <= 0 and pz == 0 and w == 0 then call('EXPIRE', uk, '7776000') end -- as flush
 if asked then call('ZREM', P .. 'asked', id) end
 rest('reseat', us) -- limited
 if sm == 1 then rest('sample', so, ud) end
-if ba ~= '' then rest('batchEnd', {id=id, ba=ba, ln=ln}, 'done', '') end
-return {'ok'}`
+if ba ~= '' then
+  local @fixed = struct.unpack('@fixed.f', v, pos)
+  rest('batchEnd', {id=id, ba=ba, ln=ln}, 'done', '')
+end
+return 1`
 )

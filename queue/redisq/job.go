@@ -36,12 +36,11 @@ func decode(s string, v any) error {
 	return json.Unmarshal([]byte(s), v)
 }
 
-// hash is a job's hash; the names are short because a million jobs carry them:
-// r request, m what never changes and s what changes of every job (records
-// fixed and state). The others only some have: w worker and its name, fa
-// failures, cr crashes, di deaths in a row, cw who crashed, fi last outcome of a
-// lease that did not complete it, pg progress, vi views, vb by which attempt, ck
-// checkpoint, fl failure, re result, yi yielded at.
+// hash is a job as it is stored: j the record, r the request, re the result, and
+// of its hash, which only some jobs have, under names that are short because a
+// million jobs may carry them: fa failures, cr crashes, di deaths in a row, cw
+// who crashed, fi last outcome of a lease that did not complete it, pg progress,
+// vi views, vb by which attempt, ck checkpoint, fl failure, yi yielded at.
 type hash map[string]string
 
 func (h hash) int(f string) int {
@@ -56,7 +55,15 @@ func (h hash) float(f string) float64 {
 
 func (h hash) time(f string) time.Time { return at(h.float(f)) }
 
-func (h hash) state() state { return stateOf(h["s"]) }
+func (h hash) state() state {
+	s, _ := stateOf(h["j"])
+	return s
+}
+
+func (h hash) fixed() fixed {
+	_, m := stateOf(h["j"])
+	return fixedOf(m)
+}
 
 func at(ms float64) time.Time {
 	if ms == 0 {
@@ -68,10 +75,9 @@ func at(ms float64) time.Time {
 func (h hash) job() (queue.Job, error) {
 	s := h.state()
 	j := queue.Job{
-		Status: s.status, Attempt: int(s.attempt), Failures: h.int("fa"), Crashes: h.int("cr"), LeaseID: s.lease,
+		Status: s.status, Attempt: int(s.attempt), Failures: h.int("fa"), Crashes: h.int("cr"), LeaseID: s.lease, Worker: s.worker,
 		Submitted: at(s.submitted), Started: at(s.started), Ended: at(s.ended), Estimate: s.estimate, Used: s.used, ViewsBy: h["vb"],
 	}
-	j.Worker, _, _ = strings.Cut(h["w"], "\n")
 	switch j.Status {
 	case queue.Scheduled:
 		j.NotBefore = at(s.due)
@@ -94,19 +100,24 @@ func (h hash) job() (queue.Job, error) {
 	return j, nil
 }
 
-// leaseFields are the fields that the lease script answers with; of a job's
-// first attempt only the first two.
-var leaseFields = strings.Fields("s r w fa cr vi vb ck fl re")
+// rareFields are the fields of the hash that the lease script answers with.
+var rareFields = strings.Fields("fa cr vi vb ck fl")
 
-// leased reads the answer of the lease script, behind the job's id.
-func leased(v []any) hash {
-	h := make(hash, len(v))
-	for i, f := range leaseFields[:min(len(v), len(leaseFields))] {
-		if s := text(v[i]); s != "" {
-			h[f] = s
+// leased reads the answer of the lease script: the job's id and what is stored of it.
+func leased(v any) (string, hash) {
+	if s, ok := v.(string); ok {
+		id, s, _ := strings.Cut(s, "\n")
+		_, r := stateOf(s)
+		return id, hash{"j": s[:len(s)-len(r)], "r": r}
+	}
+	l, _ := v.([]any)
+	h := hash{}
+	for i, f := range append([]string{"id", "j", "r"}, rareFields...) {
+		if i < len(l) {
+			h[f] = text(l[i])
 		}
 	}
-	return h
+	return h["id"], h
 }
 
 // split returns a request as the job's hash keeps it: as JSON, and its fixed parts.

@@ -22,7 +22,7 @@ j.du, j.new = dl, true
 call('ZADD', P .. 'seen', 'XX', stamp(), j.wn)
 if ARGV[4] ~= '' then set(j, 'ck', ARGV[4]) end
 if ARGV[5] ~= '' then
-  local old = call('HMGET', j.k, 'vi', 'vb')
+  local old = call('HMGET', P .. 'jh:' .. j.id, 'vi', 'vb')
   if old[1] ~= ARGV[5] or old[2] ~= j.li then
     set(j, 'vi', ARGV[5])
     set(j, 'vb', j.li)
@@ -38,7 +38,7 @@ if ARGV[3] ~= '' then
 end
 local entry = call('HGET', P .. 'leases', j.li)
 if entry then
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   if eta > 0 and left > 0 then eta = now() + left end
   dl = j.du
   call('HSET', P .. 'leases', j.li, struct.pack('@lease.f', bulk, dl, eta) .. j.id)
@@ -59,7 +59,7 @@ for _, po in ipairs(cjson.decode(info).pools) do
 end
 local soon = 0
 for _, entry in ipairs(call('HVALS', P .. 'leases')) do
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   if eta >= now() and eta <= now() + C.yieldhorizon and string.sub(entry, pos) ~= j.id then soon = soon + 1 end
 end
 -- those already asked to yield will come free too
@@ -92,7 +92,7 @@ local id = ARGV[1]
 if id == '' then
   local entry = call('HGET', P .. 'leases', ARGV[2])
   if not entry then return {'ok'} end
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   id = string.sub(entry, pos)
 end
 local j, why, x = holder(load(id), ARGV[2])
@@ -116,7 +116,7 @@ local part = call('HSCAN', P .. 'leases', call('GET', P .. 'scan') or '0', 'COUN
 call('SET', P .. 'scan', part[1])
 local due = {}
 for i = 1, #part[2], 2 do
-  local @lease = struct.unpack('@lease.f', part[2][i+1])
+  local @lease, pos = struct.unpack('@lease.f', part[2][i+1])
   if dl < now() then due[#due+1] = {dl=dl, li=part[2][i], id=string.sub(part[2][i+1], pos)} end
 end
 table.sort(due, function(a, b) return a.dl < b.dl end)

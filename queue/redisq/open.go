@@ -207,11 +207,11 @@ func (q *Queue) hot(body string) string {
 	if q.cfg.RunningPerUser == 0 {
 		body = limited.ReplaceAllString(body, "")
 	}
-	clock := "local t = call('TIME')\nlocal ts = string.format('%s%03d', t[1], t[2] / 1000)\nlocal ms = tonumber(ts)"
+	clock := "local t = call('TIME')\nlocal ms = t[1] * 1000 + t[2] / 1000"
 	if q.o.TestClock {
-		clock = "local ms = rest('now')\nlocal ts = string.format('%d', ms)"
+		clock = "local ms = rest('now')\nlocal t = {string.format('%d', ms / 1000), string.format('%d', ms % 1000 * 1000)}"
 	}
-	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(leaseFields, "','")+"'")
+	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(rareFields, "','")+"'")
 	var names, table []string
 	for _, m := range resting.FindAllStringSubmatch(body, -1) {
 		if !slices.Contains(names, m[1]) {
@@ -254,7 +254,7 @@ func (q *Queue) fold(s string) string {
 }
 
 var (
-	recordForm = regexp.MustCompile(`@[a-z]+(\.[fw0tx]\b)?`)
+	recordForm = regexp.MustCompile(`@[a-z]+(\.[fwztx]\b)?`)
 	resting    = regexp.MustCompile(`\brest\('(\w+)'`)
 )
 

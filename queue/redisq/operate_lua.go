@@ -37,7 +37,7 @@ if scope == 'user' then
   x.pz, x.new = on and 1 or 0, true
   reseat(name)
 elseif not on then
-  for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do wake(po) end
+  for po in pools() do wake(po) end
 end
 return {'ok'}`
 
@@ -86,7 +86,7 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   local j = load(id)
   if j and j.us == ARGV[1] and (j.st == 'done' or j.st == 'failed' or j.st == 'cancelled' or j.st == 'quarantined') then
-    local ok, r = pcall(cjson.decode, call('HGET', j.k, 'r'))
+    local ok, r = pcall(cjson.decode, call('GET', P .. 'jr:' .. id))
     if ok and r.key then call('DEL', P .. 'i:' .. r.key) end
     drop(id)
     out[#out+1] = id
@@ -123,7 +123,7 @@ if switched('queue') then held = 'queue' elseif switched('class', j.cl) then hel
 elseif switched('user', j.us) then held = 'user' elseif j.hd == 1 then held = 'batch' end
 local busy, etas = {}, {}
 for _, entry in ipairs(call('HVALS', P .. 'leases')) do
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   if eta > 0 then busy[#busy+1] = {eta, j.cl == 'interactive' and bulk == 1 and '1' or '0'} end
 end
 table.sort(busy, function(a, b) return a[1] < b[1] end)
@@ -138,7 +138,7 @@ for _, w in ipairs(call('ZRANGE', P .. 'seen', now() - math.max(3 * C.lease, 150
     for _, po in ipairs(cjson.decode(info).pools) do if po == j.po then slots = slots + 1 end end
   end
 end
-return {'queued', d, tostring(math.max(x['vt' .. ab(j.cl)], 0)), tostring(weight(x)), ahead, tostring((estimate(j.so, j.po))), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, stamp(), slots}`
+return {'queued', d, tostring(math.max(x['vt' .. ab(j.cl)], 0)), tostring(weight(x)), ahead, tostring(estimate(j.so, j.po)), others, #z >= 2 * C.others and 1 or 0, prior, held, etas, stamp(), slots}`
 
 	// returns a flat picture for Stats
 	statsLua = `
@@ -151,7 +151,7 @@ for _, cl in ipairs({'interactive', 'bulk'}) do
   local old = oldest(cl)
   if old then put('oldest:' .. cl, int(old)) end
   local n, most = 0, 0
-  for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do
+  for po in pools() do
     local c = call('ZCARD', P .. 'v:' .. cl .. ':' .. po) + call('ZCARD', P .. 'vp:' .. cl .. ':' .. po)
     if c <= 1000 then
       for _, z in ipairs({'v', 'vp'}) do
@@ -171,7 +171,7 @@ put('c:leases', int(x.leases))
 put('c:done', int(x.done))
 put('leased', call('HLEN', P .. 'leases'))
 for _, entry in ipairs(call('HVALS', P .. 'leases')) do
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   if dl < now() then overdue = overdue + 1 end
 end
 put('overdue', overdue)
@@ -196,7 +196,7 @@ return out`
 	leasedLua = `
 local out = {}
 for i, entry in ipairs(call('HVALS', P .. 'leases')) do
-  local @lease = struct.unpack('@lease.f', entry)
+  local @lease, pos = struct.unpack('@lease.f', entry)
   out[i] = string.sub(entry, pos)
 end
 return out`
@@ -334,7 +334,7 @@ local n, new = tonumber(ARGV[5]), 0
 for i = 6, 3 + 3 * n, 3 do
   local id, m = ARGV[i], ARGV[i+2]
   if redo then
-    local st = call('HGET', P .. 'j:' .. id, 's')
+    local st = call('GET', P .. 'j:' .. id)
     st = st and STATUS[string.byte(st)]
     if st == 'failed' or st == 'quarantined' then
       call('LREM', P .. 'tb:' .. ba .. ':' .. st, 1, id)
@@ -368,7 +368,7 @@ if st == 'cancelled' and call('HGET', k, 'en') ~= '0' then return {'ok', 0} end
 call('HSET', k, 'st', 'cancelled')
 local n, left = 0, 0
 for _, id in ipairs(call('LRANGE', P .. 'xb:' .. ba, 0, -1)) do
-  local s = call('HGET', P .. 'j:' .. id, 's')
+  local s = call('GET', P .. 'j:' .. id)
   if s and string.byte(s) <= 3 then -- queued, scheduled or leased
     if n < 200 then
       cancel(load(id))

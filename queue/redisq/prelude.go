@@ -8,8 +8,10 @@ package redisq
 //
 // Keys, all under one hash tag so that Cluster keeps them in one slot:
 //
-//	j:<id>          hash    a job (fields in job.go)
-//	k               string  numbers of the whole queue (record total)
+//	j:<id>          string  a job (records state and fixed)
+//	jr:, je:<id>    string  its request and its result, as JSON
+//	jh:<id>         hash    what only some jobs have (fields in job.go)
+//	k               string  numbers of the whole queue (records head and total)
 //	u:<user>        string  a user's place in the order (record user)
 //	l:<cl>:<po>:<u> list    a user's line: jobs by sequence number
 //	v:<cl>:<po>     zset    the order: users with a line, by virtual time in ns
@@ -22,7 +24,6 @@ package redisq
 //	t:<status>      zset    terminal jobs by end; t:failed … are the dead letters
 //	x:<user>        list    jobs of a user (without batches) as they came
 //	xb:<batch>      list    jobs of a batch; tb:<batch>:<status> list of its kept terminal ones
-//	pools           set     pools that have lines
 //	w:<po>          zset    wake marker of a pool: there while the pool has lines, or with a worker that has just taken it
 //	i:<key>         string  idempotency key → job
 //	poison          hash    fingerprint → job
@@ -53,16 +54,25 @@ end
 local function int(n) return string.format('%d', n) end
 local function stamp() return int(now()) end
 -- Records are read once, changed in memory and written back by flush.
--- What a script changes in one it marks with new = true.
+-- A script marks one that it has changed with new = true.
 local TOTAL
 local function total()
   if not TOTAL then
-    local @total = @total.0
-    local v = call('GET', P .. 'k')
-    if v then @total = struct.unpack('@total.f', v) end
-    TOTAL = {@total.t}
+    local @head, @total = struct.unpack('@head.f@total.f', call('GET', P .. 'k') or @head.z .. @total.z)
+    TOTAL = {@head.t, @total.t}
   end
   return TOTAL
+end
+-- pools goes through the pools that have lines.
+local function pools() return string.gmatch(total().pools, '[^\n]+') end
+local function addPool(po)
+  local x = total()
+  if not string.find(x.pools, '\n' .. po .. '\n', 1, true) then x.pools, x.new = x.pools .. po .. '\n', true end
+end
+local function dropPool(po)
+  local x = total()
+  local from, to = string.find(x.pools, '\n' .. po .. '\n', 1, true)
+  if from then x.pools, x.new = string.sub(x.pools, 1, from) .. string.sub(x.pools, to + 1), true end
 end
 -- count adds to a number of the whole queue, or else to a counter.
 local function count(name, n)
@@ -77,14 +87,15 @@ local function load(id)
   local j = JOBS[id]
   if j then return j end
   local k = P .. 'j:' .. id
-  local v = call('HMGET', k, 's', 'm', 'fi', 'yi', 'w', 'fa', 'cr', 'di', 'cw', 'pg')
-  if not v[1] then return nil end
-  local @state = struct.unpack('@state.f', v[1])
-  local @fixed = struct.unpack('@fixed.f', v[2])
-  j = {id=id, k=k, w={}, @state.t, @fixed.t, tail=string.sub(v[2], pos), fi=v[3] or '', yi=tonumber(v[4] or '') or 0,
-    fa=tonumber(v[6] or '') or 0, cr=tonumber(v[7] or '') or 0, di=tonumber(v[8] or '') or 0, cw=v[9] or '', pg=v[10] or ''}
+  local v = call('GET', k)
+  if not v then return nil end
+  local @state, pos = struct.unpack('@state.f', v)
+  local @fixed = struct.unpack('@fixed.f', v, pos)
+  local h = call('HMGET', P .. 'jh:' .. id, 'fi', 'yi', 'fa', 'cr', 'di', 'cw', 'pg')
+  j = {id=id, k=k, w={}, @state.t, @fixed.t, m=string.sub(v, pos), fi=h[1] or '', yi=tonumber(h[2] or '') or 0,
+    fa=tonumber(h[3] or '') or 0, cr=tonumber(h[4] or '') or 0, di=tonumber(h[5] or '') or 0, cw=h[6] or '', pg=h[7] or ''}
   j.st = STATUS[st]
-  j.wk, j.wn = string.match(v[5] or '\n', '^([^\n]*)\n(.*)$')
+  j.wk, j.wn = string.match(wo .. '\n', '^([^\n]*)\n(.-)\n$')
   JOBS[id] = j
   return j
 end
@@ -97,7 +108,7 @@ end
 local function packed(x)
   local name = x.st
   for i = 1, #STATUS do if STATUS[i] == name then x.st = i end end
-  local s = struct.pack('@state.f', @state.x)
+  local s = struct.pack('@state.f', @state.x) .. x.m
   x.st = name
   return s
 end
@@ -105,9 +116,7 @@ local function U(u)
   local x = USERS[u]
   if x then return x end
   local k = P .. 'u:' .. u
-  local @user = @user.0
-  local v = call('GET', k)
-  if v then @user = struct.unpack('@user.f', v) end
+  local @user = struct.unpack('@user.f', call('GET', k) or @user.z)
   x = {k=k, @user.t}
   USERS[u] = x
   return x
@@ -118,10 +127,10 @@ local function weight(x) return x.w > 0 and x.w or 1 end
 local function flush()
   for _, j in pairs(JOBS) do
     if j.new then
-      set(j, 's', packed(j))
+      call('SET', j.k, packed(j))
       j.new = nil
     end
-    if j.w[1] then call('HSET', j.k, unpack(j.w)); j.w = {} end
+    if j.w[1] then call('HSET', P .. 'jh:' .. j.id, unpack(j.w)); j.w = {} end
   end
   for _, x in pairs(USERS) do
     if x.new then
@@ -132,7 +141,7 @@ local function flush()
   end
   local x = TOTAL
   if x and x.new then
-    call('SET', P .. 'k', struct.pack('@total.f', @total.x))
+    call('SET', P .. 'k', struct.pack('@head.f@total.f', @head.x, @total.x))
     x.new = nil
   end
   for k, n in pairs(SUMS) do if n ~= 0 then call('HINCRBY', P .. 'c', k, n) end end
@@ -159,7 +168,7 @@ local function share(u, cl, vt, po)
   if x['ln' .. c] <= 0 then return end
   local z = (parked(x) and P .. 'vp:' or P .. 'v:') .. cl .. ':'
   if po and x['ln' .. c] == 1 and call('ZADD', z .. po, 'XX', 'CH', int(vt), u) == 1 then return end
-  for _, p in ipairs(call('SMEMBERS', P .. 'pools')) do call('ZADD', z .. p, 'XX', int(vt), u) end
+  for p in pools() do call('ZADD', z .. p, 'XX', int(vt), u) end
 end
 -- enter gives the virtual time at which a user joins a class: the own one,
 -- its debt above the floor decayed, and at least the floor. Users who join at
@@ -200,7 +209,7 @@ local function lineAdd(j)
   count('in' .. c)
   j.qs, j.new = now(), true
   if n > 0 then return end
-  call('SADD', P .. 'pools', j.po)
+  addPool(j.po)
   call('ZADD', P .. 'wt:' .. j.cl, stamp(), line)
   local x, vt = U(j.us), enter(j.us, j.cl, j.sq)
   call('ZADD', (parked(x) and P .. 'vp:' or P .. 'v:') .. j.cl .. ':' .. j.po, int(vt), j.us)
@@ -215,7 +224,7 @@ local function lineEnd(cl, po, us)
   call('ZREM', P .. 'vp:' .. cl .. ':' .. po, us)
   x['ln' .. c], x.new = x['ln' .. c] - 1, true
   if call('EXISTS', P .. 'v:interactive:' .. po, P .. 'vp:interactive:' .. po, P .. 'v:bulk:' .. po, P .. 'vp:bulk:' .. po) == 0 then
-    call('SREM', P .. 'pools', po)
+    dropPool(po)
   end
 end
 local function lineRemove(j)
@@ -268,7 +277,7 @@ local function reseat(u)
   local out = parked(x)
   for _, cl in ipairs(CLASSES) do
     local moved = false
-    for _, po in ipairs(call('SMEMBERS', P .. 'pools')) do
+    for po in pools() do
       local from, to = P .. 'v:' .. cl .. ':' .. po, P .. 'vp:' .. cl .. ':' .. po
       if not out then from, to = to, from end
       if call('ZREM', from, u) == 1 then
@@ -346,13 +355,12 @@ local function sample(so, sec)
   local s = call('LRANGE', d, 0, C.samples - 1)
   for i = 1, #s do s[i] = tonumber(s[i]) end
   table.sort(s)
-  call('HSET', P .. 'est', so, struct.pack('<dd', s[math.min(math.floor(#s / 2) + 1, #s)], #s))
+  call('HSET', P .. 'est', so, struct.pack('<ddd', s[math.min(math.floor(#s / 2) + 1, #s)], #s, now()))
 end
--- estimate gives what a job of a sort takes, and from how many samples.
+-- estimate gives what a job of a sort takes.
 local function estimate(so, po)
   local v = call('HGET', P .. 'est', so)
-  if v then return struct.unpack('<dd', v) end
-  return string.sub(po, -6) == '/views' and C.estviews or C.estmesh, 0
+  return v and struct.unpack('<d', v) or string.sub(po, -6) == '/views' and C.estviews or C.estmesh
 end
 -- drop deletes a terminal job and its index entries.
 local function drop(id)
@@ -360,7 +368,7 @@ local function drop(id)
   if not j then return end
   call('ZREM', P .. 't:' .. j.st, id)
   call('LREM', j.ba ~= '' and P .. 'xb:' .. j.ba or P .. 'x:' .. j.us, 1, id)
-  call('DEL', j.k)
+  call('DEL', j.k, P .. 'jr:' .. id, P .. 'je:' .. id, P .. 'jh:' .. id)
   JOBS[id] = nil
 end
 local function batchEvent(id, st)
@@ -464,12 +472,12 @@ end
 -- enqueue stores one line of a batch.
 local function enqueue(id, req, m)
   count('seq')
-  local k = P .. 'j:' .. id
-  local @state = @state.0
+  local @state = struct.unpack('@state.f', @state.z)
   local @fixed = struct.unpack('@fixed.f', m)
-  local j = {id=id, k=k, w={'r', req, 'm', m}, @state.t, @fixed.t, tail=string.sub(m, pos)}
+  local j = {id=id, k=P .. 'j:' .. id, w={}, @state.t, @fixed.t, m=m}
   j.st, j.sq, j.sb, j.qs, j.new = 'queued', total().seq, now(), now(), true
   JOBS[id] = j
+  call('SET', P .. 'jr:' .. id, req)
   call('RPUSH', P .. 'xb:' .. j.ba, id)
   place(j)
 end

@@ -18,14 +18,14 @@ import (
 
 // Job implements [queue.Reader].
 func (q *Queue) Job(ctx context.Context, id string) (queue.Job, error) {
-	h, err := q.c.HGetAll(ctx, q.key("j", id)).Result()
+	hs, err := q.jobs(ctx, []string{id})
 	if err != nil {
-		return queue.Job{}, wrap("read job", err)
+		return queue.Job{}, err
 	}
-	if h["s"] == "" {
+	if len(hs) == 0 {
 		return queue.Job{}, queue.NotFound("job", id)
 	}
-	return hash(h).job()
+	return hs[0].job()
 }
 
 // Resolve implements [queue.Reader].
@@ -53,18 +53,22 @@ func (q *Queue) Resolve(ctx context.Context, ending string) (string, error) {
 
 // jobs reads many jobs in one round trip; those that are gone are left out.
 func (q *Queue) jobs(ctx context.Context, ids []string) ([]hash, error) {
-	p := q.c.Pipeline()
-	cmds := make([]*redis.MapStringStringCmd, len(ids))
-	for i, id := range ids {
-		cmds[i] = p.HGetAll(ctx, q.key("j", id))
-	}
-	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, wrap("read jobs", err)
-	}
 	var out []hash
-	for _, c := range cmds {
-		if h := c.Val(); h["s"] != "" {
-			out = append(out, h)
+	for part := range slices.Chunk(ids, 500) {
+		p := q.c.TxPipeline()
+		texts, rest := make([]*redis.SliceCmd, len(part)), make([]*redis.MapStringStringCmd, len(part))
+		for i, id := range part {
+			texts[i], rest[i] = p.MGet(ctx, q.key("j", id), q.key("jr", id), q.key("je", id)), p.HGetAll(ctx, q.key("jh", id))
+		}
+		if _, err := p.Exec(ctx); err != nil {
+			return nil, wrap("read jobs", err)
+		}
+		for i := range part {
+			if v := texts[i].Val(); v[0] != nil {
+				h := hash(rest[i].Val())
+				h["j"], h["r"], h["re"] = text(v[0]), text(v[1]), text(v[2])
+				out = append(out, h)
+			}
 		}
 	}
 	return out, nil
@@ -180,16 +184,17 @@ func (q *Queue) newestQueued(ctx context.Context, n int) ([]string, error) {
 	}
 	seq := make(map[string]float64, len(ids))
 	for part := range slices.Chunk(ids, 500) {
-		p := q.c.Pipeline()
-		cmds := make([]*redis.StringCmd, len(part))
+		keys := make([]string, len(part))
 		for i, id := range part {
-			cmds[i] = p.HGet(ctx, q.key("j", id), "s")
+			keys[i] = q.key("j", id)
 		}
-		if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		v, err := q.c.MGet(ctx, keys...).Result()
+		if err != nil {
 			return nil, wrap("list jobs", err)
 		}
-		for i, cmd := range cmds {
-			seq[part[i]] = stateOf(cmd.Val()).seq
+		for i, id := range part {
+			s, _ := stateOf(text(v[i]))
+			seq[id] = s.seq
 		}
 	}
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(seq[b], seq[a]) })

@@ -2,48 +2,102 @@ package redisq
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"strings"
 
 	"dreamcad/queue"
 )
 
-// What every script reads and writes is packed into one text each, as Lua's
-// struct library does it: reading ten numbers that stand in one text costs the
-// server a fraction of ten fields. The lists here are the only places that
-// know the order; in a script `@name` stands for the fields as variables,
-// `@name.f` for the format, `@name.w` for what is packed of the variables,
-// `@name.0` for the fields of a record that is not there yet, `@name.t` for
-// the fields of a table made of the variables, `@name.x` for what is packed of
-// a table x.
+// What every script reads and writes is packed into texts, as Lua's struct
+// library does it: reading ten numbers that stand in one text costs the server
+// a fraction of ten fields of a hash. The lists here are the only places that
+// know the order; a field is name:form, with the form d for a number, B for a
+// small one, and Bs, Hs, Is for a text behind its length of 1, 2 or 4 bytes. In
+// a script `@name` stands for the fields as variables, `@name.f` for the format,
+// `@name.w` for what is packed of the variables, `@name.z` for the text of a new
+// record, `@name.t` for a table's fields made of the variables, `@name.x` for
+// what is packed of a table x.
 //
-//	total  key k            numbers of the whole queue
-//	user   key u:<user>     a user's place in the order
-//	state  field s of j:…   what changes of every job
-//	fixed  field m of j:…   what never changes of a job
-//	lease  field of leases  a lease
+//	head, total     key k                    numbers of the whole queue
+//	user            key u:<user>             a user's place in the order
+//	state, fixed    key j:<id>               a job: what changes, what never does
+//	born, grown     both together are state  as a submit leaves it, what follows
+//	who             the first of fixed       what every step needs of it
+//	lease           a field of leases        a lease, before the job's id
 var records = map[string]record{
-	// seq: last sequence number; waiting: queued and scheduled jobs without those of
-	// batches; leases: handed out so far; fli, flb: virtual time that a class has
-	// reached; sw, poison: entries of those hashes; ini, inb: jobs in lines; done: jobs done.
-	"total": numbers("seq waiting leases fli flb sw poison ini inb done"),
-	// w: weight (0: not set); qd, rn: queued and running; pz: paused; for the two
-	// classes vt.: virtual time (-1: none yet), va.: when it changed, ln.: lines.
-	"user": numbers("w qd rn pz vti vai lni vtb vab lnb", "vti", "-1", "vtb", "-1"),
-	// st: status (statusCode); hd: held; as: asked to yield in this attempt; sm: its
-	// run time is a sample; sq: sequence number; sb: submitted; qs: in the line
-	// since; at: attempt; sa: started; du: due (deadline, or not before); es:
-	// estimate; ch: charged; ud: used; ev: last event; en: ended; li: lease; qt: quotas.
-	"state": {f: "<BBBBdddddddddddBc0Hc0", names: "st, hd, as, sm, sq, sb, qs, at, sa, du, es, ch, ud, ev, en, li, qt",
-		write: "st, hd, as, sm, sq, sb, qs, at, sa, du, es, ch, ud, ev, en, #li, li, #qt, qt", none: "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', ''"},
-	// nonce of the submit, class, pool, sort, batch, line, user, fingerprint; behind
-	// them what events take over: private, user, origin, a line each.
-	"fixed": {f: "<Bc0Bc0Bc0Bc0Bc0Bc0Bc0Bc0", names: "nonce, cl, po, so, ba, ln, us, fp, pos"},
-	// bulk: 1 or 0; dl: deadline; eta: expected end, 0 if it holds no slot; then the job's id.
-	"lease": {f: "<Bdd", names: "bulk, dl, eta, pos"},
+	// done: jobs done (the scripts count on its being the first); seq: last sequence
+	// number; waiting: queued and scheduled jobs without those of batches; poison:
+	// entries of that hash; ini, inb: jobs in lines of the two classes.
+	"head": fields("done:d seq:d waiting:d poison:d ini:d inb:d"),
+	// fli, flb: virtual time that a class has reached; leases: handed out so far;
+	// sw: switches; pools: those that have lines, each between line breaks.
+	"total": fields("fli:d flb:d leases:d sw:d pools:Is=\n"),
+	// qd, rn: queued and running (qd is counted on to be the first); w: weight, 0 if
+	// not set; pz: paused; of the two classes vt.: virtual time in ns, -1 if none yet,
+	// va.: when it changed, ln.: lines.
+	"user":  fields("qd:d rn:d w:d pz:d vti:d=-1 vai:d lni:d vtb:d=-1 vab:d lnb:d"),
+	"state": fields(born + grown),
+	"born":  fields(born),
+	"grown": fields(grown),
+	"fixed": fields(who + " ln:Bs fp:Bs nonce:Bs"),
+	"who":   fields(who),
+	// bulk: 1 or 0; dl: deadline; eta: expected end, 0 if it holds no slot. The
+	// padding makes it longer than 64 bytes: a hash of shorter texts would be kept
+	// as a list and searched from the front.
+	"lease": {f: "<Bdd" + strings.Repeat("x", leasePadding), names: "bulk, dl, eta", write: "bulk, dl, eta"},
 }
 
-type record struct{ f, names, write, none string }
+const (
+	// st: status (statusCode); hd: held; as: asked to yield in this attempt; sm: its
+	// run time is a sample; sq: sequence number; sb: submitted; qs: in the line
+	// since; ev: last event.
+	born = "st:B hd:B as:B sm:B sq:d sb:d qs:d ev:d"
+	// at: attempt; sa: started; du: due (deadline, or not before); es: estimate; ch:
+	// charged; ud: used; en: ended; li: lease; wo: worker and its name; qt: quotas.
+	grown = " at:d sa:d du:d es:d ch:d ud:d en:d li:Bs wo:Hs qt:Hs"
+	// tail: what events take over, private, user and origin a line each; ba: batch;
+	// so: sort; cl: class; po: pool; us: user. Then ln: line, fp: fingerprint, nonce of the submit.
+	who = "tail:Is ba:Bs so:Bs cl:Bs po:Bs us:Bs"
+)
+
+const leasePadding = 48
+
+// record is what stands in a script for `@name` and its forms.
+type record struct{ f, names, write, empty string }
+
+func fields(spec string) record {
+	var names, write []string
+	var empty []byte
+	r := record{f: "<"}
+	for s := range strings.FieldsFuncSeq(spec, func(c rune) bool { return c == ' ' }) {
+		s, first, _ := strings.Cut(s, "=")
+		name, form, _ := strings.Cut(s, ":")
+		names = append(names, name)
+		if form == "d" {
+			x := 0.0
+			if first == "-1" {
+				x = -1
+			}
+			r.f, write, empty = r.f+"d", append(write, name), binary.LittleEndian.AppendUint64(empty, math.Float64bits(x))
+			continue
+		}
+		if form[1:] == "s" {
+			r.f, write = r.f+form[:1]+"c0", append(write, "#"+name, name)
+		} else {
+			r.f, write = r.f+form, append(write, name)
+		}
+		size := map[byte]int{'B': 1, 'H': 2, 'I': 4}[form[0]]
+		empty = append(append(empty, binary.LittleEndian.AppendUint32(nil, uint32(len(first)))[:size]...), first...)
+	}
+	r.names, r.write = strings.Join(names, ", "), strings.Join(write, ", ")
+	var b strings.Builder
+	for _, c := range empty {
+		fmt.Fprintf(&b, "\\%03d", c)
+	}
+	r.empty = "'" + b.String() + "'"
+	return r
+}
 
 // in gives what `@name.form` stands for.
 func (r *record) in(form string) string {
@@ -52,31 +106,14 @@ func (r *record) in(form string) string {
 		return r.f
 	case "w":
 		return r.write
-	case "0":
-		return r.none
+	case "z":
+		return r.empty
 	case "t":
-		return word.ReplaceAllString(strings.TrimSuffix(r.names, ", pos"), "$0=$0")
+		return word.ReplaceAllString(r.names, "$0=$0")
 	case "x":
 		return word.ReplaceAllString(r.write, "x.$0")
 	}
 	return r.names
-}
-
-// numbers is a record of numbers, all 0 at first but those that defaults name.
-func numbers(names string, defaults ...string) record {
-	fs := strings.Fields(names)
-	none := make([]string, len(fs))
-	for i, f := range fs {
-		none[i] = "0"
-		for d := 0; d < len(defaults); d += 2 {
-			if defaults[d] == f {
-				none[i] = defaults[d+1]
-			}
-		}
-	}
-	r := record{f: "<" + strings.Repeat("d", len(fs)), names: strings.Join(fs, ", "), none: strings.Join(none, ", ")}
-	r.write = r.names
-	return r
 }
 
 // statusCode is a status's number in a record, from 1 on.
@@ -92,13 +129,11 @@ func statusOf(code int64) queue.Status {
 // unpack reads a record that a script packed; what is missing reads as "" or 0.
 type unpack string
 
-func (u *unpack) byte() int {
-	if len(*u) < 1 {
-		return 0
-	}
-	b := (*u)[0]
-	*u = (*u)[1:]
-	return int(b)
+// size reads a whole number of n bytes.
+func (u *unpack) size(n int) int {
+	var b [8]byte
+	copy(b[:], u.text(n))
+	return int(binary.LittleEndian.Uint32(b[:]))
 }
 
 func (u *unpack) float() float64 {
@@ -127,69 +162,79 @@ func (u *unpack) floats(to ...*float64) {
 type state struct {
 	status                                                                                  queue.Status
 	held                                                                                    bool
-	seq, submitted, since, attempt, started, due, estimate, charged, used, lastEvent, ended float64
-	lease                                                                                   string
+	seq, submitted, since, lastEvent, attempt, started, due, estimate, charged, used, ended float64
+	lease, worker                                                                           string
 }
 
-func stateOf(s string) state {
+// stateOf reads a job's record; it returns what stands behind the state, too.
+func stateOf(s string) (state, string) {
 	u := unpack(s)
-	x := state{status: statusOf(int64(u.byte())), held: u.byte() == 1}
+	x := state{status: statusOf(int64(u.size(1))), held: u.size(1) == 1}
 	u.text(2)
-	u.floats(&x.seq, &x.submitted, &x.since, &x.attempt, &x.started, &x.due, &x.estimate, &x.charged, &x.used, &x.lastEvent, &x.ended)
-	x.lease = u.text(u.byte())
-	return x
+	u.floats(&x.seq, &x.submitted, &x.since, &x.lastEvent, &x.attempt, &x.started, &x.due, &x.estimate, &x.charged, &x.used, &x.ended)
+	x.lease = u.text(u.size(1))
+	x.worker, _, _ = strings.Cut(u.text(u.size(2)), "\n")
+	u.text(u.size(2))
+	return x, string(u)
 }
 
 // fixed are the parts of a job that the scripts need and that never change.
-type fixed struct{ nonce, class, pool, sort, batch, line, user, fingerprint, private, origin string }
+type fixed struct{ private, user, origin, batch, sort, class, pool, line, fingerprint, nonce string }
 
-// pack is the record that goes into the job's hash. No part but the origin can
-// be longer than 255 bytes: requests are checked before.
+// pack makes the record. No part but the origin can be longer than 255 bytes:
+// requests are checked before.
 func (f *fixed) pack() string {
-	var b strings.Builder
-	for _, s := range []string{f.nonce, f.class, f.pool, f.sort, f.batch, f.line, f.user, f.fingerprint} {
-		b.WriteByte(byte(len(s)))
-		b.WriteString(s)
+	tail := f.private + "\n" + f.user + "\n" + f.origin
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(tail)+256), uint32(len(tail)))
+	b = append(b, tail...)
+	for _, s := range []string{f.batch, f.sort, f.class, f.pool, f.user, f.line, f.fingerprint, f.nonce} {
+		b = append(append(b, byte(len(s))), s...)
 	}
-	b.WriteString(f.private + "\n" + f.user + "\n" + f.origin)
-	return b.String()
+	return string(b)
 }
 
+// fixedOf reads what stands behind a job's state.
 func fixedOf(m string) (f fixed) {
 	u := unpack(m)
-	for _, p := range []*string{&f.nonce, &f.class, &f.pool, &f.sort, &f.batch, &f.line, &f.user, &f.fingerprint} {
-		*p = u.text(u.byte())
+	u.text(u.size(4))
+	for _, p := range []*string{&f.batch, &f.sort, &f.class, &f.pool, &f.user, &f.line, &f.fingerprint, &f.nonce} {
+		*p = u.text(u.size(1))
 	}
 	return f
 }
 
 // userRecord is what the audit looks at of a user's record.
 type userRecord struct {
-	weight, queued, running, paused float64
-	vt                              map[string]float64
+	queued, running float64
+	vt              map[string]float64
 }
 
 func userOf(s string) userRecord {
 	u := unpack(s)
 	var x userRecord
-	var at, lines, i, b float64
-	u.floats(&x.weight, &x.queued, &x.running, &x.paused, &i, &at, &lines, &b)
+	var w, paused, at, lines, i, b float64
+	u.floats(&x.queued, &x.running, &w, &paused, &i, &at, &lines, &b)
 	x.vt = map[string]float64{string(queue.Interactive): i, string(queue.Bulk): b}
 	return x
 }
 
-// totalOf gives the numbers of the whole queue by name.
-func totalOf(s string) map[string]float64 {
-	u, r := unpack(s), records["total"]
+// totalOf gives the numbers of the whole queue by name, and the pools that have lines.
+func totalOf(s string) (map[string]float64, string) {
+	u := unpack(s)
 	x := map[string]float64{}
-	for _, name := range strings.Split(r.names, ", ") {
-		x[name] = u.float()
+	for _, r := range []string{"head", "total"} {
+		r := records[r]
+		for _, name := range strings.Split(r.names, ", ") {
+			if name != "pools" {
+				x[name] = u.float()
+			}
+		}
 	}
-	return x
+	return x, u.text(u.size(4))
 }
 
 // leaseOf is the job of a lease.
 func leaseOf(s string) string {
 	const numbers = 1 + 2*8
-	return s[min(numbers, len(s)):]
+	return s[min(numbers+leasePadding, len(s)):]
 }

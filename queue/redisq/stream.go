@@ -69,7 +69,7 @@ func event(m redis.XMessage) (queue.Event, error) {
 	}
 	var x extra
 	e := queue.Event{ID: m.ID, Kind: queue.EventKind(f("k")), Job: f("j"), Batch: f("b"), Attempt: int(n("a")), LeaseID: f("l"), Seq: int(n("q")),
-		At: at(float64(n("t"))), User: f("u"), Private: f("p") == "1"}
+		At: at(stamp(f("t"))), User: f("u"), Private: f("p") == "1"}
 	err := errors.Join(decode(f("d"), &x), decode(f("o"), &e.Origin))
 	e.Stage, e.Step, e.Total, e.Message, e.Remaining, e.Files, e.Notices = x.Stage, x.Step, x.Total, x.Message, x.Remaining, x.Files, x.Notices
 	if e.Kind == queue.EventBatch {
@@ -156,4 +156,16 @@ func (q *Queue) FiringAlerts(ctx context.Context) ([]queue.Alert, error) {
 	}
 	sortAlerts(out)
 	return out, nil
+}
+
+// stamp reads an event's time: milliseconds, or seconds and microseconds as
+// Redis tells them to the scripts that write no text of their own.
+func stamp(s string) float64 {
+	a, b, split := strings.Cut(s, " ")
+	x, _ := strconv.ParseFloat(a, 64)
+	if split {
+		us, _ := strconv.ParseFloat(b, 64)
+		x = x*1000 + us/1000
+	}
+	return x
 }

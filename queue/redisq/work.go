@@ -31,13 +31,24 @@ func submitArgs(r *queue.Request, quotas []queue.Quota) ([]any, error) {
 		fmt.Fprintf(&refund, "%d %s\n", q.Cost, q.Key)
 	}
 	args := []any{r.ID, req, f.pack(), r.Key, refund.String()}
+	switch {
+	case len(quotas) > 0:
+	case r.Key != "":
+		args = args[:4]
+	default:
+		args = args[:3]
+	}
 	for _, q := range quotas {
 		args = append(args, q.Key, q.Cost, q.Limit, q.Life.Milliseconds())
 	}
 	return args, nil
 }
 
-func (q *Queue) receipt(v []any, quotas []queue.Quota) (queue.Receipt, error) {
+func (q *Queue) receipt(id string, answer any, quotas []queue.Quota) (queue.Receipt, error) {
+	v, _ := answer.([]any)
+	if len(v) == 0 {
+		return queue.Receipt{ID: id, New: true, Status: queue.Queued}, nil
+	}
 	if n, ok := v[0].(int64); ok {
 		code, _ := v[2].(int64)
 		return queue.Receipt{ID: text(v[1]), New: n == 1, Status: statusOf(code)}, nil
@@ -68,11 +79,11 @@ func (q *Queue) Submit(ctx context.Context, r queue.Request, quotas ...queue.Quo
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.cfg.SubmitBudget)
 	defer cancel()
-	v, err := q.run(ctx, q.s.submit, args...).Slice()
+	v, err := q.run(ctx, q.s.submit, args...).Result()
 	if err != nil {
 		return queue.Receipt{}, wrap("submit", err)
 	}
-	rc, err := q.receipt(v, quotas)
+	rc, err := q.receipt(r.ID, v, quotas)
 	if err != nil {
 		return rc, err
 	}
@@ -101,12 +112,12 @@ func (q *Queue) SubmitMany(ctx context.Context, rs []queue.Request) ([]queue.Rec
 				errs[i] = err
 				continue
 			}
-			v, cerr := cmds[i-lo].Slice()
+			v, cerr := cmds[i-lo].Result()
 			if cerr != nil {
 				errs[i] = wrap("submit many", cerr)
 				continue
 			}
-			out[i], errs[i] = q.receipt(v, nil)
+			out[i], errs[i] = q.receipt(text(args[i-lo][0]), v, nil)
 		}
 	}
 	return out, errs
@@ -136,7 +147,7 @@ const callFor = 5 * time.Second
 func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, error) {
 	end := time.Now().Add(c.Wait)
 	pools := c.Pools()
-	for woken := ""; ; woken = "1" {
+	for woken := false; ; woken = true {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -161,31 +172,34 @@ func (q *Queue) Lease(ctx context.Context, c queue.Capabilities) (*queue.Lease, 
 	}
 }
 
-// leaseOnce asks once. woken is "1" if the marker of waiting work was taken
-// before: the script then puts it back if there is more.
-func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []string, woken string) (*queue.Lease, error) {
+// leaseOnce asks once. woken tells that the marker of waiting work was
+// taken before: the script then puts it back if there is more.
+func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []string, woken bool) (*queue.Lease, error) {
 	id := queue.NewFence()
-	beside := ""
-	if c.Beside {
-		beside = "1"
-	}
-	classes := c.Classes
-	if len(classes) == 0 {
-		classes = queue.Classes
-	}
-	args := []any{id, c.Worker, c.Name, beside, q.registration(c, pools), woken, "", ""}
-	for i, k := range queue.Classes {
-		if slices.Contains(classes, k) {
-			args[6+i] = string(k)
+	flags := []byte("a--")
+	if len(c.Classes) > 0 {
+		i, b := slices.Contains(c.Classes, queue.Interactive), slices.Contains(c.Classes, queue.Bulk)
+		switch {
+		case i && !b:
+			flags[0] = 'i'
+		case b && !i:
+			flags[0] = 'b'
 		}
 	}
+	if c.Beside {
+		flags[1] = 's'
+	}
+	if woken {
+		flags[2] = 'w'
+	}
+	args := []any{id, c.Worker + "\n" + c.Name, flags, q.registration(c, pools)}
 	for _, p := range pools {
-		args = append(args, p)
+		args = append(args, "\n"+p+"\n")
 	}
 	// The answer is awaited even if ctx ends: a job in it must be given back.
 	call, stop := context.WithTimeout(context.WithoutCancel(ctx), callFor)
 	defer stop()
-	v, err := q.run(call, q.s.lease, args...).Slice()
+	v, err := q.run(call, q.s.lease, args...).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil, ctx.Err()
 	}
@@ -201,14 +215,13 @@ func (q *Queue) leaseOnce(ctx context.Context, c *queue.Capabilities, pools []st
 	if ctx.Err() != nil {
 		return nil, errors.Join(ctx.Err(), back())
 	}
-	if text(v[0]) == "again" {
-		return q.leaseOnce(ctx, c, pools, "1")
+	if text(v) == "again" {
+		return q.leaseOnce(ctx, c, pools, true)
 	}
-	h := leased(v[1:])
-	h["w"] = c.Worker + "\n" + c.Name
+	job, h := leased(v)
 	j, err := h.job()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("decode job %q: %w", text(v[0]), err), back())
+		return nil, errors.Join(fmt.Errorf("decode job %q: %w", job, err), back())
 	}
 	return &queue.Lease{Job: j, ID: id, Deadline: j.Deadline, TTL: q.cfg.Lease, Heartbeat: q.cfg.Heartbeat}, nil
 }
@@ -270,9 +283,12 @@ func (q *Queue) Complete(ctx context.Context, ref queue.Ref, r queue.Result) err
 	if err != nil || len(b) > queue.MaxResult {
 		return &queue.Error{Code: queue.CodeTooLarge, Doing: "complete " + ref.Job, Err: err}
 	}
-	v, err := q.list(ctx, "complete", q.s.complete, ref.Job, ref.Lease, b, encode(extra{Files: r.Files, Notices: r.Notices}), r.Used)
-	if err := outcome("complete "+ref.Job, v, err); err != nil {
-		return err
+	v, err := q.run(ctx, q.s.complete, ref.Job, ref.Lease, b, encode(extra{Files: r.Files, Notices: r.Notices}), r.Used).Result()
+	if err != nil {
+		return wrap("complete", err)
+	}
+	if why, ok := v.([]any); ok {
+		return &queue.Error{Code: queue.Code(text(why[0])), Doing: "complete " + ref.Job}
 	}
 	return q.durable(ctx, "complete")
 }
