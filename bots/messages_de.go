@@ -3,7 +3,7 @@ package bots
 // german has every key, and the complaints of package parse ("parse." + code).
 var german = map[string]string{
 	"error.unavailable": "Die Warteschlange ist gerade nicht erreichbar; der Auftrag wurde nicht angenommen. Bitte in einer Minute noch einmal versuchen.",
-	"error.not-found":   "Diesen Auftrag gibt es nicht; /history zeigt deine Aufträge.",
+	"error.not-found":   "Diesen Auftrag gibt es nicht; der Verlauf (history) zeigt deine Aufträge.",
 	"error.ambiguous":   "Mehrere Aufträge enden so; bitte mehr Zeichen der Kennung angeben.",
 	"error.ours":        "Auf unserer Seite ist leider etwas schiefgegangen; die Betreiber sehen es im Protokoll.",
 	"error.not-yours":   "Das kann nur, wer den Auftrag gegeben hat, oder ein Administrator.",
@@ -148,7 +148,7 @@ var german = map[string]string{
 	"error.model":           "Das Modell %s gibt es hier nicht; vorhanden: %s.",
 	"error.quality":         "Die Qualität %s gibt es hier nicht; vorhanden: %s.",
 	"forget.part":           "%d Aufträge mit ihren Dateien sind gelöscht, einige aber nicht; bitte in einer Minute noch einmal versuchen.",
-	"help":                  "Beschreibe ein Ding und bekomme vier Ansichten und ein 3D-Modell davon.\n• %[1]sdream eine Kaffeetasse aus Keramik: mach es (Optionen: kind, seed, quality, negative, formats, model, private)\n• %[1]sjobs list, %[1]sjobs show ID, %[1]sjobs cancel ID: deine Aufträge; die letzten sechs Zeichen genügen\n• %[1]shistory: beendete Aufträge · %[1]squeue: wie voll es ist · %[1]squota: was dir bleibt\n• %[1]sprivacy, %[1]sforget-me: was gespeichert ist, und es löschen",
+	"help":                  "Beschreibe ein Ding und bekomme vier Ansichten und ein 3D-Modell davon.\n• /dream eine Kaffeetasse aus Keramik: mach es (Optionen: kind, seed, quality, negative, formats, model, private)\n• %[1]sjobs list, %[1]sjobs show ID, %[1]sjobs cancel ID: deine Aufträge; die letzten sechs Zeichen genügen\n• %[1]shistory: beendete Aufträge · %[1]squeue: wie voll es ist · %[1]squota: was dir bleibt\n• %[1]sprivacy, %[1]sforget-me: was gespeichert ist, und es löschen",
 	"history.pick":          "Einen davon zeigen",
 	"ingest.queued":         "%s",
 	"job.line":              "%s · %s · %s",
@@ -181,7 +181,7 @@ var german = map[string]string{
 	"parse.unknown-command": "Den Befehl %s gibt es nicht; /help zeigt die Befehle.",
 	"parse.unknown-flag":    "Die Angabe %s gibt es nicht; möglich sind %s.",
 	"parse.utf8":            "Dieser Text ist kein gültiges UTF-8; bitte tippe ihn noch einmal.",
-	"privacy":               "Gespeichert werden: deine Kennung auf dieser Plattform, deine Beschreibungen, Einstellungen und Ergebnisse, %d Tage lang, um sie zu machen, zu zeigen und zu wiederholen; Zähler der Nutzung einen Tag lang; Protokollzeilen ohne Beschreibungen. Nichts wird weitergegeben, und nichts trainiert ein Modell. /forget-me löscht deine Aufträge, Ergebnisse und Einstellungen.",
+	"privacy":               "Gespeichert werden: deine Kennung auf dieser Plattform, deine Beschreibungen, Einstellungen und Ergebnisse, %d Tage lang, um sie zu machen, zu zeigen und zu wiederholen; Zähler der Nutzung einen Tag lang; Protokollzeilen ohne Beschreibungen. Nichts wird weitergegeben, und nichts trainiert ein Modell. %sforget-me löscht deine Aufträge, Ergebnisse und Einstellungen.",
 	"quality.standard":      "normal",
 	"queue.bulk":            "Dahinter warten %d Zeilen aus Dateien.",
 	"seed":                  "Seed %d",

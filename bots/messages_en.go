@@ -4,7 +4,7 @@ package bots
 // every language.
 var english = map[string]string{
 	"error.unavailable": "The queue cannot be reached right now, so this was not accepted. Please try again in a minute.",
-	"error.not-found":   "There is no such job; /history lists yours.",
+	"error.not-found":   "There is no such job; the history lists yours.",
 	"error.ambiguous":   "Several jobs end like that; please use more characters of the id.",
 	"error.ours":        "Sorry, something went wrong on our side; the operators can see it in the log.",
 	"error.not-yours":   "Only the person who asked for this job, or an administrator, can do that.",
@@ -124,13 +124,13 @@ var english = map[string]string{
 	"quota":         "Today you have used %d of %d jobs; the count starts again %s.",
 	"quota.none":    "You have no daily limit here.",
 	"quota.live":    "%d of your jobs are waiting or running.",
-	"privacy":       "What is kept: your id on this platform, your prompts, settings and results, for %d days, to make, show and repeat them; counters of use for a day; log lines without prompts. Nothing is passed on and nothing trains a model. /forget-me deletes your jobs, results and settings.",
+	"privacy":       "What is kept: your id on this platform, your prompts, settings and results, for %d days, to make, show and repeat them; counters of use for a day; log lines without prompts. Nothing is passed on and nothing trains a model. %sforget-me deletes your jobs, results and settings.",
 	"forget.ask":    "This deletes all your finished jobs, their files and links, and your settings. Running jobs are cancelled. It cannot be undone.",
 	"forget.done":   "Deleted: %d jobs with their files, and everything else kept about you.",
 	"forget.part":   "%d jobs with their files are deleted, but some could not be; please try again in a minute.",
 	"ingest.queued": "%s",
 	"help": "Describe a thing and get four views and a 3D mesh of it.\n" +
-		"• %[1]sdream a ceramic coffee mug: make it (options: kind, seed, quality, negative, formats, model, private)\n" +
+		"• /dream a ceramic coffee mug: make it (options: kind, seed, quality, negative, formats, model, private)\n" +
 		"• %[1]sjobs list, %[1]sjobs show ID, %[1]sjobs cancel ID: your jobs; a job's last six characters are enough\n" +
 		"• %[1]shistory: finished jobs · %[1]squeue: how busy it is · %[1]squota: what you have left\n" +
 		"• %[1]sprivacy, %[1]sforget-me: what is kept, and deleting it",

@@ -3,7 +3,7 @@ package bots
 // spanish has every key, and the complaints of package parse ("parse." + code).
 var spanish = map[string]string{
 	"error.unavailable": "No se puede acceder a la cola en este momento, así que esto no se ha aceptado. Inténtalo de nuevo en un minuto.",
-	"error.not-found":   "Ese trabajo no existe; /history muestra los tuyos.",
+	"error.not-found":   "Ese trabajo no existe; el historial (history) muestra los tuyos.",
 	"error.ambiguous":   "Varios trabajos terminan así; usa más caracteres del identificador.",
 	"error.ours":        "Lo sentimos, algo ha fallado por nuestra parte; los operadores pueden verlo en el registro.",
 	"error.not-yours":   "Solo puede hacerlo quien pidió este trabajo o un administrador.",
@@ -131,7 +131,7 @@ var spanish = map[string]string{
 	"forget.ask":            "Esto borra todos tus trabajos terminados, sus archivos y enlaces, y tus ajustes. Los que están en marcha se cancelan. No se puede deshacer.",
 	"forget.done":           "Borrado: %d trabajos con sus archivos y todo lo demás que se guardaba sobre ti.",
 	"forget.part":           "%d trabajos con sus archivos están borrados, pero algunos no se han podido borrar; inténtalo de nuevo en un minuto.",
-	"help":                  "Describe un objeto y recibe cuatro vistas y una malla 3D de él.\n• %[1]sdream una taza de café de cerámica: hazlo (opciones: kind, seed, quality, negative, formats, model, private)\n• %[1]sjobs list, %[1]sjobs show ID, %[1]sjobs cancel ID: tus trabajos; bastan los seis últimos caracteres\n• %[1]shistory: trabajos terminados · %[1]squeue: lo ocupado que está · %[1]squota: lo que te queda\n• %[1]sprivacy, %[1]sforget-me: qué se guarda, y borrarlo",
+	"help":                  "Describe un objeto y recibe cuatro vistas y una malla 3D de él.\n• /dream una taza de café de cerámica: hazlo (opciones: kind, seed, quality, negative, formats, model, private)\n• %[1]sjobs list, %[1]sjobs show ID, %[1]sjobs cancel ID: tus trabajos; bastan los seis últimos caracteres\n• %[1]shistory: trabajos terminados · %[1]squeue: lo ocupado que está · %[1]squota: lo que te queda\n• %[1]sprivacy, %[1]sforget-me: qué se guarda, y borrarlo",
 	"history.pick":          "Mostrar uno de ellos",
 	"ingest.queued":         "%s",
 	"job.line":              "%s · %s · %s",
@@ -173,7 +173,7 @@ var spanish = map[string]string{
 	"parse.unknown-flag":    "La opción %s no existe; las opciones son %s.",
 	"parse.utf8":            "Ese texto no es UTF-8 válido; escríbelo de nuevo.",
 	"place.no-worker":       "esperando a que arranque un equipo",
-	"privacy":               "Se guarda: tu identificador en esta plataforma, tus descripciones, ajustes y resultados, durante %d días, para crearlos, mostrarlos y repetirlos; contadores de uso durante un día; líneas de registro sin descripciones. Nada se cede a nadie y nada entrena un modelo. /forget-me borra tus trabajos, resultados y ajustes.",
+	"privacy":               "Se guarda: tu identificador en esta plataforma, tus descripciones, ajustes y resultados, durante %d días, para crearlos, mostrarlos y repetirlos; contadores de uso durante un día; líneas de registro sin descripciones. Nada se cede a nadie y nada entrena un modelo. %sforget-me borra tus trabajos, resultados y ajustes.",
 	"progress.ready":        "%s, listo %s",
 	"quality.standard":      "normal",
 	"queue.bulk":            "Detrás esperan %d líneas de archivos.",

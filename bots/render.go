@@ -163,8 +163,12 @@ func (r *Renderer) describe(l Lang, m *Message, j *queue.Job, ended time.Time, f
 	if j.Seed != nil {
 		m.Fields = append(m.Fields, Field{l.Say("done.seed"), strconv.FormatInt(*j.Seed, 10)})
 	}
-	if j.Model != "" {
-		m.Fields = append(m.Fields, Field{l.Say("done.model"), User(j.Model)})
+	model := j.Model
+	if j.Result != nil && j.Result.Model != "" {
+		model = j.Result.Model
+	}
+	if model != "" {
+		m.Fields = append(m.Fields, Field{l.Say("done.model"), User(model)})
 	}
 	if !j.Started.IsZero() && ended.After(j.Started) {
 		m.Fields = append(m.Fields, Field{l.Say("done.time"), l.duration(ended.Sub(j.Started))})

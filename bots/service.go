@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -29,10 +28,11 @@ type Jobs interface {
 	queue.Quotas
 }
 
-// Ingester takes prompt files (package queue/ingest behind it). The sentence
-// tells what became of the file. An error that is a *queue.Error is shown.
+// Ingester takes prompt files (package queue/ingest behind it). Lines whose
+// texts check refuses are left out. The sentence tells what became of the file.
+// An error that is a *queue.Error is shown.
 type Ingester interface {
-	Ingest(ctx context.Context, name string, file io.Reader, who queue.Requester, where queue.Origin) (sentence string, err error)
+	Ingest(ctx context.Context, name string, file io.Reader, who queue.Requester, where queue.Origin, check func(text string) error) (sentence string, err error)
 }
 
 // Config says what the service offers.
@@ -153,7 +153,7 @@ func (s *Service) execute(ctx context.Context, c Command) (Reply, error) {
 	case parse.Help:
 		return s.private(c.lang().Say("help", helpPrefix(c.From.Platform))), nil
 	case parse.Privacy:
-		return s.private(c.lang().Say("privacy", int(s.config.Keep.Hours()/24))), nil
+		return s.private(c.lang().Say("privacy", int(s.config.Keep.Hours()/24), helpPrefix(c.From.Platform))), nil
 	case parse.ForgetMe:
 		return s.forget(ctx, c)
 	case parse.Ingest:
@@ -296,9 +296,7 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 	if own.Blocked {
 		return Reply{}, refusal(l.Say("error.blocked"))
 	}
-	if err := s.words.Refresh(s.now()); err != nil {
-		s.log.Warn("the block list could not be read again; the old one holds", "err", err)
-	}
+	s.refreshWords()
 	r.Class, r.Requester, r.Origin = queue.Interactive, c.From, c.Origin
 	if err := s.decent(c, &r); err != nil {
 		return Reply{}, err
@@ -321,34 +319,6 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 	}
 	s.log.Info("accepted", "job", receipt.ID, "user", user, "kind", r.Kind, "new", receipt.New)
 	return s.acknowledge(ctx, c, r, receipt), nil
-}
-
-// decent looks the texts up in the block list. What its adult classes refuse
-// is taken in the places that are meant for it, and its pictures are covered.
-func (s *Service) decent(c Command, r *queue.Request) error {
-	for _, text := range []string{r.Prompt, r.Negative} {
-		class, adult, hit := s.words.Match(text)
-		switch {
-		case !hit:
-		case !adult:
-			return refusal(c.lang().Say("error.words", class))
-		case !s.adultPlace(c):
-			return refusal(c.lang().Say("error.adult", class))
-		default:
-			extra := map[string]string{adultMark: "1"}
-			maps.Copy(extra, r.Origin.Extra)
-			r.Origin.Extra = extra
-		}
-	}
-	return nil
-}
-
-// adultMark in Origin.Extra: pictures of the job are covered.
-const adultMark = "adult"
-
-func (s *Service) adultPlace(c Command) bool {
-	places := s.config.AdultPlaces
-	return slices.Contains(places, c.Origin.Platform+":"+c.Origin.Channel) || c.Adult && slices.Contains(places, AgeRestricted)
 }
 
 func limitSentence(l Lang, lim limits.Limit) string {

@@ -326,7 +326,11 @@ func (s *Service) ingestFile(ctx context.Context, c Command) (Reply, error) {
 		return Reply{}, err
 	}
 	defer file.Close()
-	sentence, err := s.ingest.Ingest(ctx, c.File.Name, io.LimitReader(file, s.config.MaxIngest), c.From, c.Origin)
+	s.refreshWords()
+	sentence, err := s.ingest.Ingest(ctx, c.File.Name, io.LimitReader(file, s.config.MaxIngest), c.From, c.Origin, func(text string) error {
+		_, err := s.allowed(c, text)
+		return err
+	})
 	if err != nil {
 		return Reply{}, refusal(l.Say("error.ingest", User(queue.SentenceOf(err))))
 	}

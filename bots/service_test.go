@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -46,12 +47,18 @@ func fixture(t *testing.T, c Config) bundle {
 	return bundle{q, store, s}
 }
 
-// lineCounter is the ingest of these tests: it reads the file that it gets.
+// lineCounter is the ingest of these tests: it counts the lines that it may take.
 type lineCounter struct{}
 
-func (lineCounter) Ingest(_ context.Context, name string, file io.Reader, _ queue.Requester, _ queue.Origin) (string, error) {
+func (lineCounter) Ingest(_ context.Context, name string, file io.Reader, _ queue.Requester, _ queue.Origin, check func(string) error) (string, error) {
 	text, err := io.ReadAll(file)
-	return fmt.Sprintf("%s: %d lines", name, strings.Count(string(text), "\n")), err
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		if check(strings.TrimSpace(line)) == nil {
+			n++
+		}
+	}
+	return fmt.Sprintf("%s: %d lines", name, n), err
 }
 
 func from(user string) Command {
@@ -365,11 +372,15 @@ func TestLists(t *testing.T) {
 }
 
 func TestIngest(t *testing.T) {
-	b := fixture(t, Config{Limits: limits.Config{Ingest: []string{"discord:1"}}, MaxIngest: 100})
+	list := filepath.Join(t.TempDir(), "words")
+	if err := os.WriteFile(list, []byte("bomb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := fixture(t, Config{Limits: limits.Config{Ingest: []string{"discord:1"}, BlockFile: list}, MaxIngest: 100})
 	c := from("1")
 	c.Command = parse.Command{Verb: parse.Ingest}
 	c.File = &Attachment{Name: "p.txt", Size: 8, Open: func(context.Context) (io.ReadCloser, error) {
-		return io.NopCloser(strings.NewReader("a\nb\nc\n")), nil
+		return io.NopCloser(strings.NewReader("a\nb\nc\na B0MB\n")), nil
 	}}
 	if r := b.s.Execute(context.Background(), c); r.Refused || !strings.Contains(r.Text, "3 lines") {
 		t.Errorf("ingest: %+v", r)

@@ -106,6 +106,7 @@ type Result struct {
 	Notices []string           `json:"notices,omitempty"`
 	Timings map[string]float64 `json:"timings,omitempty"` // stage → seconds
 	Device  string             `json:"device,omitempty"`
+	Model   string             `json:"model,omitempty"` // that made it
 	// Used is the GPU time of this attempt in seconds; 0 charges the wall time.
 	Used float64 `json:"used,omitempty"`
 }

@@ -122,7 +122,7 @@ func makeWorld(t *testing.T, server *discordtest.Server, budget time.Duration) *
 
 type lines struct{}
 
-func (lines) Ingest(_ context.Context, name string, file io.Reader, _ queue.Requester, _ queue.Origin) (string, error) {
+func (lines) Ingest(_ context.Context, name string, file io.Reader, _ queue.Requester, _ queue.Origin, _ func(string) error) (string, error) {
 	text, err := io.ReadAll(file)
 	return fmt.Sprintf("%s: %d lines", name, bytes.Count(text, []byte("\n"))), err
 }

@@ -153,7 +153,7 @@ func TestOwnData(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	job, result := w.finished("U42", "a mug")
-	for text, want := range map[string]string{"quota": "no daily limit", "privacy": "/forget-me", "queue": "waiting", "help": "/dream jobs list", "forget-me": "v1:forget-me:yes"} {
+	for text, want := range map[string]string{"quota": "no daily limit", "privacy": "/dream forget-me", "queue": "waiting", "help": "/dream a ceramic coffee mug: make it (options: kind, seed, quality, negative, formats, model, private)\\n• /dream jobs list", "forget-me": "v1:forget-me:yes"} {
 		if got := w.said("U42", text); !strings.Contains(got, "ephemeral") || !strings.Contains(got, want) {
 			t.Errorf("%s: %s", text, got)
 		}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -114,8 +116,8 @@ func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report
 	}
 	return in.Ingest(a.ctx, r, ingest.Options{
 		Name: name, Batch: c.Batch, Format: format, SeedFrom: c.SeedFrom, Dedupe: c.Dedupe, DryRun: c.DryRun, Force: c.Force,
-		ParseLine: parseLine,
-		Progress:  func(r ingest.Report) { p.show("reading", int(r.Lines), 0) },
+		ParseLine: parseLine, Check: cleanRequest,
+		Progress: func(r ingest.Report) { p.show("reading", int(r.Lines), 0) },
 		Defaults: queue.Request{Kind: queue.Kind(c.Kind), Quality: queue.Quality(c.Quality), Model: c.Model, Formats: c.Formats, Negative: c.Negative,
 			Private: c.Private, Requester: cliRequester(), Origin: queue.Origin{Platform: "cli"}},
 	})
@@ -131,6 +133,17 @@ func untilDone(ctx context.Context, r io.Reader) io.Reader {
 	}()
 	context.AfterFunc(ctx, func() { _ = pr.CloseWithError(ctx.Err()) })
 	return pr
+}
+
+// cleanRequest brings the texts of a request into the form in which chat keeps
+// them: without characters that cannot be seen.
+func cleanRequest(r *queue.Request) error {
+	for _, text := range []*string{&r.Prompt, &r.Negative} {
+		if strings.ContainsFunc(*text, func(c rune) bool { return c < ' ' || c > '~' }) {
+			*text = parse.Clean(*text)
+		}
+	}
+	return nil
 }
 
 // parseLine reads a line of text with the grammar of chat; what the line does
@@ -250,8 +263,16 @@ func printJSON(w io.Writer, v any) error {
 type chatIngester struct{ in *ingest.Ingester }
 
 // Ingest implements bots.Ingester.
-func (c chatIngester) Ingest(ctx context.Context, name string, file io.Reader, who queue.Requester, where queue.Origin) (string, error) {
-	rep, err := c.in.Ingest(ctx, file, ingest.Options{Name: name, ParseLine: parseLine, Defaults: queue.Request{Requester: who, Origin: where}})
+func (c chatIngester) Ingest(ctx context.Context, name string, file io.Reader, who queue.Requester, where queue.Origin, check func(string) error) (string, error) {
+	text := bufio.NewReader(file)
+	if head, _ := text.Peek(512); bytes.IndexByte(head, 0) >= 0 { // UTF-16 has its own sentence
+		if !bytes.HasPrefix(head, []byte("\xff\xfe")) && !bytes.HasPrefix(head, []byte("\xfe\xff")) {
+			return "", queue.NewError(queue.CodeInvalid, "This is no text file; prompts come as text, CSV or JSON lines in UTF-8.")
+		}
+	}
+	rep, err := c.in.Ingest(ctx, text, ingest.Options{Name: name, ParseLine: parseLine, Check: func(r *queue.Request) error {
+		return errors.Join(cleanRequest(r), check(r.Prompt), check(r.Negative))
+	}, Defaults: queue.Request{Requester: who, Origin: where}})
 	if err != nil {
 		return "", err
 	}

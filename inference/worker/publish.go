@@ -222,7 +222,7 @@ func (s *session) unpublished(err error) {
 // clears what is no longer needed.
 func (s *session) complete(m *storage.Manifest) {
 	res := queue.Result{Winner: m.Attempt, Files: queueFiles(m.Files), Notices: m.Notices, Timings: m.Timings,
-		Device: m.Device, Used: s.seconds()}
+		Device: m.Device, Model: m.Model.Name, Used: s.seconds()}
 	err := s.last("completing the job", func(ctx context.Context) error { return s.w.q.Complete(ctx, s.ref, res) })
 	s.w.at("completed")
 	switch queue.CodeOf(err) {

@@ -65,6 +65,9 @@ type Options struct {
 	MaxLines int64
 	// ParseLine, when set, reads flags out of a line of text.
 	ParseLine func(line string, r *queue.Request) error
+	// Check, when set, looks at each request and may change it; its error
+	// rejects the line.
+	Check func(*queue.Request) error
 	// Progress is called now and then with the report so far.
 	Progress func(Report)
 }

@@ -49,6 +49,7 @@ type source struct {
 	r       *bufio.Reader
 	format  Format
 	parse   func(string, *queue.Request) error
+	check   func(*queue.Request) error
 	base    queue.Request
 	maxLine int
 	line    int64    // number of the last line that was read
@@ -95,7 +96,7 @@ func newSource(r io.Reader, o *Options) (*source, error) {
 	} else if len(b) >= 2 && (b[0] == 0xff && b[1] == 0xfe || b[0] == 0xfe && b[1] == 0xff) {
 		return nil, queue.NewError(queue.CodeInvalid, "The file is UTF-16; please save it as UTF-8.")
 	}
-	s := &source{r: br, format: o.Format, parse: o.ParseLine, base: o.Defaults, maxLine: o.MaxLine}
+	s := &source{r: br, format: o.Format, parse: o.ParseLine, check: o.Check, base: o.Defaults, maxLine: o.MaxLine}
 	if s.format == Auto {
 		s.format = guess(name, br)
 	}
@@ -221,6 +222,9 @@ func (s *source) next() (*record, error) {
 			if s.parse != nil {
 				x.err = s.parse(t, &x.req)
 			}
+		}
+		if x.err == nil && s.check != nil {
+			x.err = s.check(&x.req)
 		}
 		return x, nil
 	}
