@@ -13,42 +13,32 @@ import (
 
 // answerTo waits for the answer to an interaction.
 func (w *world) answerTo(in *discordtest.Interaction) discordtest.Message {
-	w.t.Helper()
+	w.T.Helper()
 	_, _, m := w.server.WaitAnswer(in, patience)
 	if m == nil {
-		w.t.Fatalf("no answer; log:\n%s", w.log)
+		w.T.Fatalf("no answer; log:\n%s", w.Log)
 	}
 	return *m
 }
 
 // finished makes a job of a person and returns its result message.
 func (w *world) finished(user, prompt string) (string, discordtest.Message) {
-	w.t.Helper()
+	w.T.Helper()
 	job, _ := w.dream(user, prompt)
-	w.complete(w.lease())
+	w.Complete(w.Lease())
 	var out []discordtest.Message
 	if !w.server.Wait(patience, func() bool {
-		out = outcomes(w.server.Messages(w.channel), "v1:vary:"+job)
-		for _, m := range w.server.Messages(w.channel) {
+		out = outcomes(w.server.Messages(w.Channel), "v1:vary:"+job)
+		for _, m := range w.server.Messages(w.Channel) {
 			if !m.Deleted && strings.Contains(string(m.Components), "v1:vary:"+job) {
 				out = append(out, m)
 			}
 		}
 		return len(out) > 0
 	}) {
-		w.t.Fatalf("no result; log:\n%s", w.log)
+		w.T.Fatalf("no result; log:\n%s", w.Log)
 	}
 	return job, out[0]
-}
-
-// newest is the job that a person submitted last.
-func (w *world) newest(user string) queue.Job {
-	w.t.Helper()
-	jobs, err := w.q.List(w.ctx, queue.Filter{User: "discord:" + user, Limit: 1})
-	if err != nil || len(jobs) == 0 {
-		w.t.Fatalf("no job of %s: %v", user, err)
-	}
-	return jobs[0]
 }
 
 // The buttons of a result: anybody varies, refines to the next quality and
@@ -57,7 +47,7 @@ func TestResultButtons(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	job, result := w.finished("42", "a mug")
-	first, err := w.q.Job(w.ctx, job)
+	first, err := w.Q.Job(w.Ctx, job)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,20 +61,20 @@ func TestResultButtons(t *testing.T) {
 			t.Errorf("%s: %+v", verb, m)
 			continue
 		}
-		if j := w.newest(user); j.Parent != job || j.Prompt != "a mug" || !check(j) {
+		if j := w.Newest(user); j.Parent != job || j.Prompt != "a mug" || !check(j) {
 			t.Errorf("%s made %+v", verb, j.Request)
 		}
 	}
 	if m := w.answerTo(w.server.Click(w.person("7"), result, "v1:delete:"+job)); !strings.Contains(m.Content, "Only the person") {
 		t.Errorf("a stranger deletes: %q", m.Content)
 	}
-	if gone, _ := storage.Revoked(w.ctx, w.store, job); gone {
+	if gone, _ := storage.Revoked(w.Ctx, w.Store, job); gone {
 		t.Error("a stranger's click revoked the links")
 	}
 	if m := w.answerTo(w.server.Click(w.person("42"), result, "v1:delete:"+job)); !m.Ephemeral || !strings.Contains(m.Content, "are deleted") {
 		t.Errorf("the owner deletes: %+v", m)
 	}
-	if gone, err := storage.Revoked(w.ctx, w.store, job); !gone || err != nil {
+	if gone, err := storage.Revoked(w.Ctx, w.Store, job); !gone || err != nil {
 		t.Errorf("the links still work: %v", err)
 	}
 }
@@ -126,11 +116,11 @@ func TestAdminCommands(t *testing.T) {
 		args  map[string]any
 		check func() bool
 	}{
-		{"pause", nil, func() bool { st, _ := w.q.Stats(w.ctx); return len(st.Switches) == 1 }},
-		{"resume", nil, func() bool { st, _ := w.q.Stats(w.ctx); return len(st.Switches) == 0 }},
+		{"pause", nil, func() bool { st, _ := w.Q.Stats(w.Ctx); return len(st.Switches) == 1 }},
+		{"resume", nil, func() bool { st, _ := w.Q.Stats(w.Ctx); return len(st.Switches) == 0 }},
 		{"drain", nil, func() bool { return true }},
 		{"status", nil, func() bool { return true }},
-		{"cancel", map[string]any{"job": job}, func() bool { j, _ := w.q.Job(w.ctx, job); return j.Status == queue.Cancelled }},
+		{"cancel", map[string]any{"job": job}, func() bool { j, _ := w.Q.Job(w.Ctx, job); return j.Status == queue.Cancelled }},
 		{"quota", map[string]any{"user": "42", "limit": 1}, func() bool { return true }},
 		{"block", map[string]any{"user": "42"}, func() bool {
 			m := w.answerTo(w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a cup"}))
@@ -173,7 +163,7 @@ func TestOwnData(t *testing.T) {
 	if m := w.answerTo(w.server.Click(w.person("42"), ask, "v1:forget-me:yes")); !m.Ephemeral || !strings.Contains(m.Content, "Deleted: 1 jobs") {
 		t.Errorf("forget-me: %+v", m)
 	}
-	if _, err := w.q.Job(w.ctx, job); queue.CodeOf(err) != queue.CodeNotFound {
+	if _, err := w.Q.Job(w.Ctx, job); queue.CodeOf(err) != queue.CodeNotFound {
 		t.Errorf("the job is still there: %v", err)
 	}
 	file := discordtest.Upload{Name: "p.txt", Data: []byte("a\nb\n")}

@@ -10,31 +10,24 @@ import (
 	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/queue"
 )
 
-// stuck is a queue whose submit does not answer.
-type stuck struct{ bots.Jobs }
-
-func (s *stuck) Submit(ctx context.Context, _ queue.Request, _ ...queue.Quota) (queue.Receipt, error) {
-	<-ctx.Done()
-	return queue.Receipt{}, queue.Unavailable("submit", ctx.Err())
-}
-
 // A queue that does not answer is told within the 3 s that Discord allows.
 func TestSlowQueue(t *testing.T) {
 	w := strictWorld(t)
-	slow, err := bots.New(bots.Config{}, &stuck{w.q}, nil, nil, slog.New(slog.DiscardHandler))
+	slow, err := bots.New(bots.Config{}, &chattest.Stuck{Jobs: w.Q}, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.service = slow
+	w.Service = slow
 	w.bot = w.newBot()
 	w.start()
 	in := w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
 	if m := w.answerTo(in); !m.Ephemeral || !strings.Contains(m.Content, "not accepted") {
-		t.Errorf("%+v; log:\n%s", m, w.log)
+		t.Errorf("%+v; log:\n%s", m, w.Log)
 	}
 	if took := w.server.AckTime(in); took > discordtest.AckWindow {
 		t.Errorf("answered after %v", took)
@@ -48,12 +41,12 @@ func TestAckLost(t *testing.T) {
 	w.start()
 	w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/interactions/", Status: 404, Code: 10062})
 	w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
-	if !w.server.Wait(patience, func() bool { return strings.Contains(w.log.String(), "was not answered") }) {
-		t.Fatalf("log:\n%s", w.log)
+	if !w.server.Wait(patience, func() bool { return strings.Contains(w.Log.String(), "was not answered") }) {
+		t.Fatalf("log:\n%s", w.Log)
 	}
-	w.complete(w.lease())
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-		t.Errorf("no result; log:\n%s", w.log)
+	w.Complete(w.Lease())
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 }) {
+		t.Errorf("no result; log:\n%s", w.Log)
 	}
 }
 
@@ -65,18 +58,18 @@ func TestAnswerLost(t *testing.T) {
 			w := newWorld(t)
 			w.start()
 			w.dream("42", "a mug")
-			w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/channels/" + w.channel, Times: 1, After: true})
-			w.complete(w.lease())
-			w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 })
+			w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/channels/" + w.Channel, Times: 1, After: true})
+			w.Complete(w.Lease())
+			w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 })
 			w.server.Advance(later)
 			if !w.server.Wait(patience, func() bool {
-				due, err := w.q.Keys(w.ctx, "bots/due/discord/", "")
+				due, err := w.Q.Keys(w.Ctx, "bots/due/discord/", "")
 				return err == nil && len(due) == 0
 			}) {
-				t.Errorf("the outcome is not settled; log:\n%s", w.log)
+				t.Errorf("the outcome is not settled; log:\n%s", w.Log)
 			}
-			if n := len(outcomes(w.server.Messages(w.channel), "is ready")); n != 1 {
-				t.Errorf("%d results; log:\n%s", n, w.log)
+			if n := len(outcomes(w.server.Messages(w.Channel), "is ready")); n != 1 {
+				t.Errorf("%d results; log:\n%s", n, w.Log)
 			}
 		})
 	}
@@ -85,8 +78,8 @@ func TestAnswerLost(t *testing.T) {
 // Files that the place does not take are dropped, their links stay.
 func TestFilesTooLarge(t *testing.T) {
 	w := newWorld(t)
-	w.render.MaxFile = 1 << 30
-	w.render.Results.Read = func(context.Context, string, string, string, int64) ([]byte, error) {
+	w.Render.MaxFile = 1 << 30
+	w.Render.Results.Read = func(context.Context, string, string, string, int64) ([]byte, error) {
 		return bytes.Repeat([]byte("x"), discordtest.MaxFile+1), nil
 	}
 	w.start()
@@ -100,8 +93,8 @@ func TestFilesTooLarge(t *testing.T) {
 // leads to this machine.
 func TestNoPublicAddress(t *testing.T) {
 	w := newWorld(t)
-	w.render.Results.Page = func(string) string { return "" }
-	w.render.Results.Link = func(_ context.Context, _ string, f queue.File) (string, time.Time) {
+	w.Render.Results.Page = func(string) string { return "" }
+	w.Render.Results.Link = func(_ context.Context, _ string, f queue.File) (string, time.Time) {
 		if f.Role == "mesh-obj" {
 			return "http://127.0.0.1:9000/dreams/model.obj?X-Amz-Signature=1", time.Now().Add(time.Hour)
 		}
@@ -119,7 +112,7 @@ func TestNoPublicAddress(t *testing.T) {
 	if strings.Contains(string(m.Components), "http") || !strings.Contains(m.Content, "OBJ: <http://127.0.0.1:9000/") {
 		t.Errorf("links: %q %s", m.Content, m.Components)
 	}
-	w.render.MaxFile = 1000 // less than the GLB's 12 kB
+	w.Render.MaxFile = 1000 // less than the GLB's 12 kB
 	if _, m = w.finished("42", "a cup"); !strings.Contains(m.Content, "model.glb (12 kB) is too large for chat") {
 		t.Errorf("a large file: %q", m.Content)
 	}
@@ -134,17 +127,17 @@ func TestThreads(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.start()
-			parent := w.channel
-			w.channel = w.server.AddThread(parent).ID
+			parent := w.Channel
+			w.Channel = w.server.AddThread(parent).ID
 			w.dream("42", "a mug")
-			place := w.channel
+			place := w.Channel
 			if change != nil {
-				w.server.Change(w.channel, change)
+				w.server.Change(w.Channel, change)
 				place = parent
 			}
-			w.complete(w.lease())
+			w.Complete(w.Lease())
 			if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(place), "is ready")) == 1 }) {
-				t.Errorf("no result; log:\n%s", w.log)
+				t.Errorf("no result; log:\n%s", w.Log)
 			}
 		})
 	}
@@ -156,15 +149,15 @@ func TestRefusedOnce(t *testing.T) {
 	w.start()
 	w.dream("42", "a mug")
 	w.dream("43", "a cup")
-	w.server.Change(w.channel, func(c *discordtest.Channel) { c.Mute = true })
+	w.server.Change(w.Channel, func(c *discordtest.Channel) { c.Mute = true })
 	for _, user := range []string{"42", "43"} {
-		w.complete(w.lease())
+		w.Complete(w.Lease())
 		if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Direct(user), "is ready")) == 1 }) {
-			t.Fatalf("no result for %s; log:\n%s", user, w.log)
+			t.Fatalf("no result for %s; log:\n%s", user, w.Log)
 		}
 	}
 	n := 0
-	for _, r := range w.server.Requests(http.MethodPost, "/channels/"+w.channel) {
+	for _, r := range w.server.Requests(http.MethodPost, "/channels/"+w.Channel) {
 		if r.Status == http.StatusForbidden {
 			n++
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/queue"
 )
@@ -17,16 +18,11 @@ func TestJobFromCommandToResult(t *testing.T) {
 	if !strings.Contains(status.Content, `a \*ceramic\* coffee mug \@everyone`) || !strings.Contains(string(status.Components), "v1:cancel:"+job) {
 		t.Errorf("ack %q with %s", status.Content, status.Components)
 	}
-	l := w.lease()
-	beat := func(b queue.Beat) {
-		if _, err := w.q.Heartbeat(w.ctx, l.Ref(), b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	beat(queue.Beat{Progress: &queue.Progress{Stage: queue.StageViews, Step: 7, Total: 30}})
+	l := w.Lease()
+	w.Beat(l, queue.Beat{Progress: &queue.Progress{Stage: queue.StageViews, Step: 7, Total: 30}})
 	seen := func(cond func(m discordtest.Message) bool) bool {
 		return w.server.Wait(patience, func() bool {
-			for _, m := range w.server.Messages(w.channel) {
+			for _, m := range w.server.Messages(w.Channel) {
 				if m.ID == status.ID && cond(m) {
 					return true
 				}
@@ -35,22 +31,22 @@ func TestJobFromCommandToResult(t *testing.T) {
 		})
 	}
 	if !seen(func(m discordtest.Message) bool { return strings.Contains(m.Content, "step 7 of 30") }) {
-		t.Errorf("no progress; log:\n%s", w.log)
+		t.Errorf("no progress; log:\n%s", w.Log)
 	}
-	beat(queue.Beat{Views: results[:1], Progress: &queue.Progress{Stage: queue.StageOptimise, Step: 1, Total: 8}})
+	w.Beat(l, queue.Beat{Views: chattest.Results[:1], Progress: &queue.Progress{Stage: queue.StageOptimise, Step: 1, Total: 8}})
 	if !seen(func(m discordtest.Message) bool { return len(m.Attachments) == 1 && m.Attachments[0].Description != "" }) {
-		t.Errorf("no grid of views; log:\n%s", w.log)
+		t.Errorf("no grid of views; log:\n%s", w.Log)
 	}
-	w.complete(l)
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-		t.Fatalf("no result; log:\n%s", w.log)
+	w.Complete(l)
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 }) {
+		t.Fatalf("no result; log:\n%s", w.Log)
 	}
-	m := outcomes(w.server.Messages(w.channel), "is ready")[0]
+	m := outcomes(w.server.Messages(w.Channel), "is ready")[0]
 	if !slices.Equal(m.Pinged, []string{"42"}) || m.Everyone {
 		t.Errorf("the result notified %v, everyone %v", m.Pinged, m.Everyone)
 	}
-	if len(m.Attachments) != 2 {
-		t.Errorf("%d pictures", len(m.Attachments))
+	if len(m.Attachments) != 2 || !strings.Contains(m.Content, "Model: mini") {
+		t.Errorf("%d pictures, %q", len(m.Attachments), m.Content)
 	}
 	for _, want := range []string{"/model.glb?", "/model.obj?", "/jobs/" + job, "v1:vary:" + job, "v1:retry:" + job, "v1:delete:" + job} {
 		if !strings.Contains(string(m.Components), want) {
@@ -81,8 +77,8 @@ func TestButtons(t *testing.T) {
 	if _, _, m := w.server.WaitAnswer(in, patience); m == nil || !strings.Contains(m.Content, "is cancelled") {
 		t.Errorf("the owner's click: %+v", m)
 	}
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "was cancelled")) == 1 }) {
-		t.Errorf("no outcome; log:\n%s", w.log)
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "was cancelled")) == 1 }) {
+		t.Errorf("no outcome; log:\n%s", w.Log)
 	}
 	in = w.server.Click(w.person("7"), status, "v1:retry:"+job)
 	if _, _, m := w.server.WaitAnswer(in, patience); m == nil || m.Ephemeral || !strings.Contains(m.Content, "Queued") {

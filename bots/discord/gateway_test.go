@@ -18,11 +18,11 @@ import (
 // trouble, also after it was the first and lost its turn.
 func TestTwoBotsOnOneToken(t *testing.T) {
 	w := newWorld(t)
-	first := &loser{Store: w.q}
+	first := &loser{Store: w.Q}
 	w.bot.store = first
 	w.start()
 	second := w.newBot()
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(w.Ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = second.Run(ctx) })
 	defer parts.Wait()
@@ -64,7 +64,7 @@ func (l *loser) Renew(ctx context.Context, lock queue.Lock, life time.Duration) 
 func TestUnreachable(t *testing.T) {
 	w := newWorld(t)
 	w.server.Break(discordtest.Fault{Path: "/users/@me", Status: 503})
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(w.Ctx)
 	done := make(chan error, 1)
 	go func() { done <- w.bot.Run(ctx) }()
 	if !w.server.Wait(patience, func() bool { h := w.bot.Health(); return !h.Connected && !h.Standby && h.Problem != "" }) {
@@ -133,12 +133,12 @@ func TestGatewayTrouble(t *testing.T) {
 				kind, _, _ := w.server.WaitAnswer(in, 2*time.Second)
 				return kind == 4
 			}) {
-				t.Fatalf("the bot does not come back; log:\n%s", w.log)
+				t.Fatalf("the bot does not come back; log:\n%s", w.Log)
 			}
 			if resumes := name == "dropped" || name == "op 7" || name == "resumable"; resumes && !w.server.Wait(patience, func() bool { return w.server.Resumes() > 0 }) {
-				t.Errorf("the session was not resumed; log:\n%s", w.log)
+				t.Errorf("the session was not resumed; log:\n%s", w.Log)
 			}
-			jobs, _ := w.q.List(w.ctx, queue.Filter{})
+			jobs, _ := w.Q.List(w.Ctx, queue.Filter{})
 			if name == "duplicated dispatches" && len(jobs) != 1 {
 				t.Errorf("%d jobs of one command", len(jobs))
 			}
@@ -152,7 +152,7 @@ func TestFatalClose(t *testing.T) {
 	for _, code := range []int{4004, 4014} {
 		w := newWorld(t)
 		w.server.RefuseNext(code)
-		ctx, cancel := context.WithCancel(w.ctx)
+		ctx, cancel := context.WithCancel(w.Ctx)
 		done := make(chan error, 1)
 		go func() { done <- w.bot.Run(ctx) }()
 		if !w.server.Wait(patience, func() bool { return w.bot.Health().Problem != "" && w.server.Identifies() > 0 }) {
@@ -175,7 +175,7 @@ func TestRevokedToken(t *testing.T) {
 	w.server.Revoke()
 	w.server.CloseGateway(0)
 	if !w.server.Wait(patience, func() bool { return w.bot.Health().Revoked }) {
-		t.Fatalf("log:\n%s", w.log)
+		t.Fatalf("log:\n%s", w.Log)
 	}
 	n := len(w.server.Requests("", ""))
 	time.Sleep(time.Second)
@@ -186,7 +186,7 @@ func TestRevokedToken(t *testing.T) {
 
 func TestHTTPEndpoint(t *testing.T) {
 	w := newWorld(t)
-	h, err := w.bot.Endpoint(w.ctx)
+	h, err := w.bot.Endpoint(w.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,13 +208,13 @@ func TestHTTPEndpoint(t *testing.T) {
 	}
 	in, status, err := w.server.CommandHTTP(web.URL, w.person("42"), "dream", map[string]any{"prompt": "a mug"})
 	if err != nil || status != 200 {
-		t.Fatalf("command: %d, %v; log:\n%s", status, err, w.log)
+		t.Fatalf("command: %d, %v; log:\n%s", status, err, w.Log)
 	}
 	if _, _, m := w.server.Answer(in); m == nil || !strings.Contains(m.Content, "Queued") {
 		t.Errorf("answer %+v", m)
 	}
-	jobs, _ := w.q.List(w.ctx, queue.Filter{User: "discord:42"})
-	if len(jobs) != 1 || !w.server.Wait(patience, func() bool { _, err := w.q.Get(w.ctx, "bots/msg/"+jobs[0].ID); return err == nil }) {
+	jobs, _ := w.Q.List(w.Ctx, queue.Filter{User: "discord:42"})
+	if len(jobs) != 1 || !w.server.Wait(patience, func() bool { _, err := w.Q.Get(w.Ctx, "bots/msg/"+jobs[0].ID); return err == nil }) {
 		t.Errorf("%d jobs, or the message is not known", len(jobs))
 	}
 	var payload json.RawMessage

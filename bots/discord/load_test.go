@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/bots/parse"
 	"dreamcad/queue"
@@ -30,7 +31,7 @@ func TestParallelCommands(t *testing.T) {
 		kind, _, m := w.server.WaitAnswer(in, patience)
 		switch {
 		case kind != 4 || m == nil:
-			t.Fatalf("command %d: kind %d, %+v; log:\n%s", i, kind, m, w.log)
+			t.Fatalf("command %d: kind %d, %+v; log:\n%s", i, kind, m, w.Log)
 		case strings.Contains(m.Content, "Queued"):
 			queued++
 		case !strings.Contains(m.Content, "not accepted"): // which a queue too slow for the deadline makes of it
@@ -38,12 +39,11 @@ func TestParallelCommands(t *testing.T) {
 		}
 		times = append(times, w.server.AckTime(in))
 	}
-	jobs, err := w.q.List(w.ctx, queue.Filter{Limit: 1000})
+	jobs, err := w.Q.List(w.Ctx, queue.Filter{Limit: 1000})
 	if err != nil || queued == 0 || len(jobs) < queued || len(jobs) > n {
 		t.Errorf("%d commands were taken, %d jobs, %v", queued, len(jobs), err)
 	}
-	slices.Sort(times) // one that came after 3 s would have been refused
-	t.Logf("%d parallel commands, %d taken: p50 %v, p99 %v, slowest %v", n, queued, times[n/2], times[(n*99+99)/100-1], times[n-1])
+	chattest.Spread(t, times, queued)
 }
 
 // Hostile prompts neither notify nor format nor break anything.
@@ -58,13 +58,13 @@ func TestHostilePrompts(t *testing.T) {
 	} {
 		user := fmt.Sprint(2000 + i)
 		job, status := w.dream(user, prompt)
-		w.complete(w.lease())
+		w.Complete(w.Lease())
 		if !w.server.Wait(patience, func() bool {
-			return len(outcomes(w.server.Messages(w.channel), parse.Short(job)+" is ready")) == 1
+			return len(outcomes(w.server.Messages(w.Channel), parse.Short(job)+" is ready")) == 1
 		}) {
-			t.Fatalf("%q: no result; log:\n%s", prompt, w.log)
+			t.Fatalf("%q: no result; log:\n%s", prompt, w.Log)
 		}
-		m := outcomes(w.server.Messages(w.channel), parse.Short(job)+" is ready")[0]
+		m := outcomes(w.server.Messages(w.Channel), parse.Short(job)+" is ready")[0]
 		if !slices.Equal(m.Pinged, []string{user}) || m.Everyone || status.Everyone || len(status.Pinged) > 0 || m.WouldPing {
 			t.Errorf("%q notified %v", prompt, m.Pinged)
 		}
@@ -74,7 +74,7 @@ func TestHostilePrompts(t *testing.T) {
 			}
 		}
 	}
-	if strings.Contains(w.log.String(), "DROP TABLE") || strings.Contains(w.log.String(), w.server.Token) {
+	if strings.Contains(w.Log.String(), "DROP TABLE") || strings.Contains(w.Log.String(), w.server.Token) {
 		t.Error("the log holds prompts or the token")
 	}
 }
@@ -83,12 +83,12 @@ func TestRateLimits(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.dream("42", "a mug")
-	w.server.Break(discordtest.Fault{Method: "POST", Path: "/channels/" + w.channel, Times: 1, Status: 429, Body: "<html>banned</html>", Header: http.Header{"Retry-After": {"1"}}})
-	w.complete(w.lease())
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-		t.Fatalf("no result; log:\n%s", w.log)
+	w.server.Break(discordtest.Fault{Method: "POST", Path: "/channels/" + w.Channel, Times: 1, Status: 429, Body: "<html>banned</html>", Header: http.Header{"Retry-After": {"1"}}})
+	w.Complete(w.Lease())
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 }) {
+		t.Fatalf("no result; log:\n%s", w.Log)
 	}
-	posts := w.server.Requests("POST", "/channels/"+w.channel)
+	posts := w.server.Requests("POST", "/channels/"+w.Channel)
 	if len(posts) != 2 || posts[1].At.Sub(posts[0].At) < 900*time.Millisecond {
 		t.Errorf("%d posts", len(posts))
 	}

@@ -19,11 +19,11 @@ func TestPrivateAndClosedChannels(t *testing.T) {
 	if _, _, m := w.server.WaitAnswer(in, patience); m == nil || !m.Ephemeral {
 		t.Fatalf("private ack: %+v", m)
 	}
-	w.complete(w.lease())
+	w.Complete(w.Lease())
 	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Direct("42"), "is ready")) == 1 }) {
-		t.Fatalf("no direct message; log:\n%s", w.log)
+		t.Fatalf("no direct message; log:\n%s", w.Log)
 	}
-	if n := len(outcomes(w.server.Messages(w.channel), "is ready")); n != 0 {
+	if n := len(outcomes(w.server.Messages(w.Channel), "is ready")); n != 0 {
 		t.Error("a private result stands in the channel")
 	}
 	for i, change := range []func(*discordtest.Channel){
@@ -31,27 +31,27 @@ func TestPrivateAndClosedChannels(t *testing.T) {
 		func(c *discordtest.Channel) { c.Closed = true },
 		func(c *discordtest.Channel) { c.Mute = true },
 	} {
-		w.channel = w.server.AddChannel("guild1").ID
+		w.Channel = w.server.AddChannel("guild1").ID
 		user := fmt.Sprint(50 + i)
 		w.dream(user, "a mug")
-		w.server.Change(w.channel, change)
-		w.complete(w.lease())
+		w.server.Change(w.Channel, change)
+		w.Complete(w.Lease())
 		if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Direct(user), "is ready")) == 1 }) {
-			t.Errorf("case %d: no direct message; log:\n%s", i, w.log)
+			t.Errorf("case %d: no direct message; log:\n%s", i, w.Log)
 		}
 	}
 	// A person who takes no direct messages finds it in /history.
-	w.channel = w.server.AddChannel("guild1").ID
+	w.Channel = w.server.AddChannel("guild1").ID
 	w.server.RefuseDirect("60")
 	job, _ := w.dream("60", "a mug")
-	w.server.Change(w.channel, func(c *discordtest.Channel) { c.Gone = true })
-	w.complete(w.lease())
+	w.server.Change(w.Channel, func(c *discordtest.Channel) { c.Gone = true })
+	w.Complete(w.Lease())
 	if !w.server.Wait(patience, func() bool {
-		keys, _ := w.q.Keys(w.ctx, "bots/sent/discord/"+job, "")
-		due, _ := w.q.Keys(w.ctx, "bots/due/discord/", "")
+		keys, _ := w.Q.Keys(w.Ctx, "bots/sent/discord/"+job, "")
+		due, _ := w.Q.Keys(w.Ctx, "bots/due/discord/", "")
 		return len(keys) == 1 && len(due) == 0
 	}) {
-		t.Errorf("the outcome is not settled; log:\n%s", w.log)
+		t.Errorf("the outcome is not settled; log:\n%s", w.Log)
 	}
 }
 
@@ -60,10 +60,10 @@ func TestFilter(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.dream("42", "a mug")
-	w.server.Change(w.channel, func(c *discordtest.Channel) { c.Filter = func(s string) bool { return strings.Contains(s, "mug") } })
-	w.complete(w.lease())
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-		t.Errorf("no result; log:\n%s", w.log)
+	w.server.Change(w.Channel, func(c *discordtest.Channel) { c.Filter = func(s string) bool { return strings.Contains(s, "mug") } })
+	w.Complete(w.Lease())
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 }) {
+		t.Errorf("no result; log:\n%s", w.Log)
 	}
 }
 
@@ -76,9 +76,9 @@ func TestAdultChannels(t *testing.T) {
 		t.Fatal(err)
 	}
 	var err error
-	w.service, err = bots.New(bots.Config{
+	w.Service, err = bots.New(bots.Config{
 		Patience: patience, AdultPlaces: []string{bots.AgeRestricted}, Limits: limits.Config{BlockFile: list},
-	}, w.q, w.store, nil, w.bot.log)
+	}, w.Q, w.Store, nil, w.bot.log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestAdultChannels(t *testing.T) {
 	if m := ask("a nude statue"); !m.Ephemeral || !strings.Contains(m.Content, "only for channels that are meant for it (nudity)") {
 		t.Errorf("in an ordinary channel: %q", m.Content)
 	}
-	w.server.Change(w.channel, func(c *discordtest.Channel) { c.Adult = true })
+	w.server.Change(w.Channel, func(c *discordtest.Channel) { c.Adult = true })
 	if m := ask("a nude statue with a bomb"); !strings.Contains(m.Content, "rules of this service (weapons)") {
 		t.Errorf("what holds everywhere: %q", m.Content)
 	}

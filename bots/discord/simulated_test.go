@@ -1,12 +1,10 @@
 package discord
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,43 +17,27 @@ import (
 )
 
 // deliver runs the delivery of a simulated world until the test ends.
-func (w *world) deliver(c delivery.Config) *delivery.Delivery {
-	c.OpsChannel = w.ops
-	d := delivery.New(c, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.bot.log)
+func (w *world) deliver(c delivery.Config) {
+	w.T.Cleanup(w.bot.work.Wait)
+	d := w.Delivery(c, w.bot)
 	w.bot.Learn(d.Outbound())
-	ctx, cancel := context.WithCancel(w.ctx)
-	var parts sync.WaitGroup
-	parts.Go(func() { _ = d.Run(ctx) })
-	w.t.Cleanup(func() { cancel(); parts.Wait(); w.bot.work.Wait() })
+	w.Run(d.Run)
 	time.Sleep(time.Second)
-	return d
 }
 
 // ask hands an interaction to the bot and lets it be answered.
-func (w *world) ask(in *discordtest.Interaction) { w.bot.handle(w.ctx, w.server.Payload(in)) }
+func (w *world) ask(in *discordtest.Interaction) { w.bot.handle(w.Ctx, w.server.Payload(in)) }
 
 // simulatedJob submits a job, whose lease is returned.
 func (w *world) simulatedJob() *queue.Lease {
-	w.t.Helper()
+	w.T.Helper()
 	in := w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
 	w.ask(in)
 	time.Sleep(time.Second)
 	if kind, _, m := w.server.Answer(in); kind != 4 || m == nil {
-		w.t.Fatalf("the answer is %d, %+v; log:\n%s", kind, m, w.log)
+		w.T.Fatalf("the answer is %d, %+v; log:\n%s", kind, m, w.Log)
 	}
-	return w.lease()
-}
-
-// work reports progress every ten seconds for as long.
-func (w *world) work(l *queue.Lease, long time.Duration) {
-	w.t.Helper()
-	total := int(long / (10 * time.Second))
-	for step := 1; step <= total; step++ {
-		time.Sleep(10 * time.Second)
-		if _, err := w.q.Heartbeat(w.ctx, l.Ref(), queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: step, Total: total}}); err != nil {
-			w.t.Fatal(err)
-		}
-	}
+	return w.Lease()
 }
 
 // Jobs that outlast the interaction's token (15 min) and the time in which
@@ -74,11 +56,11 @@ func TestLongJobs(t *testing.T) {
 				w.deliver(delivery.Defaults())
 				start := time.Now()
 				l := w.simulatedJob()
-				w.work(l, long)
-				w.complete(l)
+				w.Work(l, long)
+				w.Complete(l)
 				time.Sleep(10 * time.Second)
-				if list := outcomes(w.server.Messages(w.channel), "is ready"); len(list) != 1 || !slices.Equal(list[0].Pinged, []string{"42"}) {
-					t.Fatalf("results %+v; log:\n%s", list, w.log)
+				if list := outcomes(w.server.Messages(w.Channel), "is ready"); len(list) != 1 || !slices.Equal(list[0].Pinged, []string{"42"}) {
+					t.Fatalf("results %+v; log:\n%s", list, w.Log)
 				}
 				edits := w.server.Requests(http.MethodPatch, "/channels/")
 				if n := len(edits); n < 30 {
@@ -105,7 +87,7 @@ func TestLongJobs(t *testing.T) {
 				}
 				in := w.server.Requests(http.MethodPost, "/interactions/")[0]
 				token := strings.Split(in.Path, "/")[3]
-				err := w.bot.rest.do(w.ctx, call{method: http.MethodPatch, path: "/webhooks/" + w.server.AppID + "/" + token + "/messages/@original",
+				err := w.bot.rest.do(w.Ctx, call{method: http.MethodPatch, path: "/webhooks/" + w.server.AppID + "/" + token + "/messages/@original",
 					body: build(&bots.Message{Text: "late"}), noToken: true})
 				if code(err) != 50027 {
 					t.Errorf("the token still works: %v", err)
@@ -137,8 +119,8 @@ func TestEditsOfOldMessages(t *testing.T) {
 		c.StopAfter = 3 * time.Hour // as if the caution were not there
 		w.deliver(c)
 		l := w.simulatedJob()
-		w.work(l, 90*time.Minute)
-		w.complete(l)
+		w.Work(l, 90*time.Minute)
+		w.Complete(l)
 		time.Sleep(time.Minute)
 		bad := refused(w.server)
 		if len(bad) == 0 || len(bad) > 2 { // the edit, and the one that takes the Cancel button off
@@ -149,8 +131,8 @@ func TestEditsOfOldMessages(t *testing.T) {
 				t.Error(b)
 			}
 		}
-		if n := len(outcomes(w.server.Messages(w.channel), "is ready")); n != 1 {
-			t.Errorf("%d results; log:\n%s", n, w.log)
+		if n := len(outcomes(w.server.Messages(w.Channel), "is ready")); n != 1 {
+			t.Errorf("%d results; log:\n%s", n, w.Log)
 		}
 	})
 }
@@ -165,28 +147,26 @@ func TestOldAlert(t *testing.T) {
 		raise := func(change func()) {
 			t.Helper()
 			change()
-			if err := w.q.Raise(w.ctx, a); err != nil {
-				t.Fatal(err)
-			}
+			w.Raise(a, 1)
 			time.Sleep(5 * time.Second)
 		}
 		raise(func() {})
 		for i := range 4 {
 			raise(func() { a.Text = fmt.Sprintf("%d °C", 85+i) })
 		}
-		if n := len(w.server.Messages(w.ops)); n != 1 {
+		if n := len(w.server.Messages(w.Ops)); n != 1 {
 			t.Fatalf("%d messages", n)
 		}
 		raise(func() { a.Severity = queue.Critical }) // an edit would notify nobody
-		if n := len(w.server.Messages(w.ops)); n != 2 {
-			t.Fatalf("%d messages after the rise; log:\n%s", n, w.log)
+		if n := len(w.server.Messages(w.Ops)); n != 2 {
+			t.Fatalf("%d messages after the rise; log:\n%s", n, w.Log)
 		}
 		for i := range 4 {
 			raise(func() { a.Text = fmt.Sprintf("%d °C", 91+i) })
 		}
 		time.Sleep(2 * time.Hour)
 		raise(func() { a.State = queue.Resolved })
-		if list := w.server.Messages(w.ops); len(list) != 3 || !strings.HasPrefix(list[2].Content, "Resolved") {
+		if list := w.server.Messages(w.Ops); len(list) != 3 || !strings.HasPrefix(list[2].Content, "Resolved") {
 			t.Errorf("messages %+v", list)
 		}
 	})
@@ -207,11 +187,11 @@ func TestLoad(t *testing.T) {
 		for i := range places {
 			places[i] = w.server.AddChannel("guild1").ID
 		}
-		load := chattest.Load{Queue: w.q, Jobs: jobs, Events: events, Files: results, Submit: func(i int) {
+		load := chattest.Load{Queue: w.Q, Jobs: jobs, Events: events, Files: chattest.Results, Submit: func(i int) {
 			p := discordtest.Person{ID: fmt.Sprint(1000 + i), Channel: places[i%channels]}
 			w.ask(w.server.Command(p, "dream", map[string]any{"prompt": fmt.Sprintf("mug %d", i)}))
 		}}
-		ended, raised := load.Run(w.ctx, t)
+		ended, raised := load.Run(w.Ctx, t)
 		var worst time.Duration
 		n := 0
 		for _, place := range places {
@@ -225,9 +205,9 @@ func TestLoad(t *testing.T) {
 			}
 		}
 		if n != len(ended) {
-			t.Errorf("%d results of %d jobs; log:\n%s", n, len(ended), w.log)
+			t.Errorf("%d results of %d jobs; log:\n%s", n, len(ended), w.Log)
 		}
-		alerts := w.server.Messages(w.ops)
+		alerts := w.server.Messages(w.Ops)
 		if len(alerts) != 1 || alerts[0].Created.Sub(raised) > 5*time.Second {
 			t.Errorf("alerts %+v", alerts)
 		}
@@ -237,7 +217,7 @@ func TestLoad(t *testing.T) {
 		if bad := refused(w.server); len(bad) > 0 {
 			t.Errorf("%d refusals, the first: %s", len(bad), bad[0])
 		}
-		t.Logf("%d results, the slowest %v after its job's end; %d edits; alert after %v", n, worst,
+		t.Logf("%d chattest.Results, the slowest %v after its job's end; %d edits; alert after %v", n, worst,
 			len(w.server.Requests(http.MethodPatch, "/channels/")), alerts[0].Created.Sub(raised))
 	})
 }
@@ -248,20 +228,13 @@ func TestAlertsWhileDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := simulatedWorld(t)
 		run := func() (stop func()) {
-			c := delivery.Defaults()
-			c.OpsChannel = w.ops
-			d := delivery.New(c, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.bot.log)
-			ctx, cancel := context.WithCancel(w.ctx)
-			var parts sync.WaitGroup
-			parts.Go(func() { _ = d.Run(ctx) })
+			stop = w.Run(w.Delivery(delivery.Defaults(), w.bot).Run)
 			time.Sleep(time.Second)
-			return func() { cancel(); parts.Wait() }
+			return stop
 		}
 		raise := func(key string) {
 			t.Helper()
-			if err := w.q.Raise(w.ctx, queue.Alert{Code: "disk.full", Key: key, Severity: queue.Warning, State: queue.Firing, Text: "92 %", Since: time.Now(), Source: key}); err != nil {
-				t.Fatal(err)
-			}
+			w.Raise(queue.Alert{Code: "disk.full", Key: key, Severity: queue.Warning, State: queue.Firing, Text: "92 %", Since: time.Now(), Source: key}, 1)
 		}
 		stop := run()
 		raise("a")
@@ -277,11 +250,11 @@ func TestAlertsWhileDown(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		w.server.Heal()
 		time.Sleep(2 * time.Minute)
-		if list := w.server.Messages(w.ops); len(list) != 4 {
-			t.Errorf("%d messages about 4 alerts; log:\n%s", len(list), w.log)
+		if list := w.server.Messages(w.Ops); len(list) != 4 {
+			t.Errorf("%d messages about 4 alerts; log:\n%s", len(list), w.Log)
 		}
 		// The message is there, but the process ends before it hears of it.
-		w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/channels/" + w.ops, Times: 1, After: true})
+		w.server.Break(discordtest.Fault{Method: http.MethodPost, Path: "/channels/" + w.Ops, Times: 1, After: true})
 		raise("e")
 		time.Sleep(300 * time.Millisecond)
 		stop()
@@ -290,8 +263,8 @@ func TestAlertsWhileDown(t *testing.T) {
 		time.Sleep(time.Minute)
 		stop()
 		w.bot.work.Wait()
-		if list := w.server.Messages(w.ops); len(list) != 5 {
-			t.Errorf("%d messages about 5 alerts; log:\n%s", len(list), w.log)
+		if list := w.server.Messages(w.Ops); len(list) != 5 {
+			t.Errorf("%d messages about 5 alerts; log:\n%s", len(list), w.Log)
 		}
 	})
 }

@@ -11,27 +11,21 @@ func TestAlerts(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	alert := queue.Alert{Code: "gpu.hot", Key: "host1/0", Severity: queue.Critical, State: queue.Firing, Text: "GPU 0 is at 91 °C. <!channel>", Since: time.Now(), Source: "host1"}
-	for range 500 {
-		if err := w.q.Raise(w.ctx, alert); err != nil {
-			t.Fatal(err)
-		}
+	w.Raise(alert, 500)
+	if !w.server.Wait(patience, func() bool { return len(w.server.Messages(w.Ops)) == 1 }) {
+		t.Fatalf("no alert; log:\n%s", w.Log)
 	}
-	if !w.server.Wait(patience, func() bool { return len(w.server.Messages(w.ops)) == 1 }) {
-		t.Fatalf("no alert; log:\n%s", w.log)
-	}
-	m := w.server.Messages(w.ops)[0]
+	m := w.server.Messages(w.Ops)[0]
 	if m.Everyone {
 		t.Error("an alert notified everyone")
 	}
 	w.server.WaitAck(w.server.Click("U9", m, "v1:ack:gpu.hot:host1/0"), patience)
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.ops), "Acknowledged")) == 1 }) {
-		t.Errorf("no acknowledgement; log:\n%s", w.log)
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Ops), "Acknowledged")) == 1 }) {
+		t.Errorf("no acknowledgement; log:\n%s", w.Log)
 	}
 	alert.State = queue.Resolved
-	if err := w.q.Raise(w.ctx, alert); err != nil {
-		t.Fatal(err)
-	}
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.ops), "Resolved")) == 1 }) {
-		t.Errorf("not resolved; log:\n%s", w.log)
+	w.Raise(alert, 1)
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Ops), "Resolved")) == 1 }) {
+		t.Errorf("not resolved; log:\n%s", w.Log)
 	}
 }

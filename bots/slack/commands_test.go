@@ -14,38 +14,38 @@ import (
 
 // said is the acknowledgement of a command.
 func (w *world) said(user, text string) string {
-	w.t.Helper()
-	in := w.server.WaitAck(w.server.Command(user, w.channel, text), patience)
+	w.T.Helper()
+	in := w.server.WaitAck(w.server.Command(user, w.Channel, text), patience)
 	if in.Acked.IsZero() {
-		w.t.Fatalf("%q is not acknowledged; log:\n%s", text, w.log)
+		w.T.Fatalf("%q is not acknowledged; log:\n%s", text, w.Log)
 	}
 	return string(in.Ack)
 }
 
 // told is what a click brought by its response URL.
 func (w *world) told(in *slacktest.Interaction) string {
-	w.t.Helper()
+	w.T.Helper()
 	if !w.server.Wait(patience, func() bool { return len(w.server.Answered(in).Responses) == 1 }) {
-		w.t.Fatalf("a click is not answered; log:\n%s", w.log)
+		w.T.Fatalf("a click is not answered; log:\n%s", w.Log)
 	}
 	return string(w.server.Answered(in).Responses[0])
 }
 
 // finished makes a job of a person and returns its result message.
 func (w *world) finished(user, prompt string) (string, slacktest.Message) {
-	w.t.Helper()
+	w.T.Helper()
 	job, _ := w.dream(user, prompt+" --quality draft")
-	w.complete(w.lease())
+	w.Complete(w.Lease())
 	var out slacktest.Message
 	if !w.server.Wait(patience, func() bool {
-		list := w.server.Messages(w.channel)
+		list := w.server.Messages(w.Channel)
 		i := slices.IndexFunc(list, func(m slacktest.Message) bool { return bytes.Contains(m.Blocks, []byte("v1:vary:"+job)) })
 		if i >= 0 {
 			out = list[i]
 		}
 		return i >= 0
 	}) {
-		w.t.Fatalf("no result; log:\n%s", w.log)
+		w.T.Fatalf("no result; log:\n%s", w.Log)
 	}
 	return job, out
 }
@@ -57,7 +57,7 @@ func TestResultButtons(t *testing.T) {
 	w.server.Unlimited()
 	w.start()
 	job, result := w.finished("U42", "a mug")
-	first, err := w.q.Job(w.ctx, job)
+	first, err := w.Q.Job(w.Ctx, job)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,21 +71,20 @@ func TestResultButtons(t *testing.T) {
 			t.Errorf("%s: %s", verb, text)
 			continue
 		}
-		jobs, err := w.q.List(w.ctx, queue.Filter{User: "slack:" + user, Limit: 1})
-		if err != nil || len(jobs) != 1 || jobs[0].Parent != job || jobs[0].Prompt != "a mug" || !check(jobs[0]) {
-			t.Errorf("%s made %+v, %v", verb, jobs, err)
+		if j := w.Newest(user); j.Parent != job || j.Prompt != "a mug" || !check(j) {
+			t.Errorf("%s made %+v", verb, j)
 		}
 	}
 	if text := w.told(w.server.Click("U7", result, "v1:delete:"+job)); !strings.Contains(text, "Only the person") {
 		t.Errorf("a stranger deletes: %s", text)
 	}
-	if gone, _ := storage.Revoked(w.ctx, w.store, job); gone {
+	if gone, _ := storage.Revoked(w.Ctx, w.Store, job); gone {
 		t.Error("a stranger's click revoked the links")
 	}
 	if text := w.told(w.server.Click("U42", result, "v1:delete:"+job)); !strings.Contains(text, "are deleted") {
 		t.Errorf("the owner deletes: %s", text)
 	}
-	if gone, err := storage.Revoked(w.ctx, w.store, job); !gone || err != nil {
+	if gone, err := storage.Revoked(w.Ctx, w.Store, job); !gone || err != nil {
 		t.Errorf("the links still work: %v", err)
 	}
 }
@@ -94,7 +93,7 @@ func TestResultButtons(t *testing.T) {
 func TestHistory(t *testing.T) {
 	w := newWorld(t)
 	w.server.Unlimited()
-	w.render.Results.Read = nil // pictures take a while
+	w.Render.Results.Read = nil // pictures take a while
 	w.start()
 	job, result := w.finished("U42", "a mug")
 	for i := range 9 {
@@ -128,11 +127,11 @@ func TestAdminCommands(t *testing.T) {
 		text  string
 		check func() bool
 	}{
-		{"pause", func() bool { st, _ := w.q.Stats(w.ctx); return len(st.Switches) == 1 }},
-		{"resume", func() bool { st, _ := w.q.Stats(w.ctx); return len(st.Switches) == 0 }},
+		{"pause", func() bool { st, _ := w.Q.Stats(w.Ctx); return len(st.Switches) == 1 }},
+		{"resume", func() bool { st, _ := w.Q.Stats(w.Ctx); return len(st.Switches) == 0 }},
 		{"drain", func() bool { return true }},
 		{"status", func() bool { return true }},
-		{"cancel " + job, func() bool { j, _ := w.q.Job(w.ctx, job); return j.Status == queue.Cancelled }},
+		{"cancel " + job, func() bool { j, _ := w.Q.Job(w.Ctx, job); return j.Status == queue.Cancelled }},
 		{"quota <@U42|bob> 1", func() bool { return true }},
 		{"block <@U42|bob>", func() bool { return strings.Contains(w.said("U42", "a cup"), "cannot use this service") }},
 		{"unblock <@U42|bob>", func() bool {
@@ -161,14 +160,14 @@ func TestOwnData(t *testing.T) {
 	if text := w.told(w.server.Click("U42", result, "v1:forget-me:yes")); !strings.Contains(text, "Deleted: 1 jobs") {
 		t.Errorf("forget-me: %s", text)
 	}
-	if _, err := w.q.Job(w.ctx, job); queue.CodeOf(err) != queue.CodeNotFound {
+	if _, err := w.Q.Job(w.Ctx, job); queue.CodeOf(err) != queue.CodeNotFound {
 		t.Errorf("the job is still there: %v", err)
 	}
 	file := w.server.AddFile("p.txt", []byte("a\nb\n"))
-	in := w.server.Submit("U42", "ingest", w.channel, map[string]map[string]any{"file": {"file": map[string]any{"type": "file_input", "files": []any{map[string]any{"id": file}}}}})
+	in := w.server.Submit("U42", "ingest", w.Channel, map[string]map[string]any{"file": {"file": map[string]any{"type": "file_input", "files": []any{map[string]any{"id": file}}}}})
 	w.server.WaitAck(in, patience)
-	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "only by those")) == 1 }) {
-		t.Errorf("anybody may ingest; log:\n%s", w.log)
+	if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "only by those")) == 1 }) {
+		t.Errorf("anybody may ingest; log:\n%s", w.Log)
 	}
 	// Answers come in the language of the person's client, once it is known.
 	w.server.SetLocale("U50", "de-DE")

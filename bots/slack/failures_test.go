@@ -9,30 +9,23 @@ import (
 	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/slack/slacktest"
 	"dreamcad/queue"
 )
 
-// stuck is a queue whose submit does not answer.
-type stuck struct{ bots.Jobs }
-
-func (s *stuck) Submit(ctx context.Context, _ queue.Request, _ ...queue.Quota) (queue.Receipt, error) {
-	<-ctx.Done()
-	return queue.Receipt{}, queue.Unavailable("submit", ctx.Err())
-}
-
 // A queue that does not answer is told within the 3 s that Slack allows.
 func TestSlowQueue(t *testing.T) {
 	w := strictWorld(t)
-	slow, err := bots.New(bots.Config{}, &stuck{w.q}, nil, nil, slog.New(slog.DiscardHandler))
+	slow, err := bots.New(bots.Config{}, &chattest.Stuck{Jobs: w.Q}, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.bot.service = slow
 	w.start()
-	in := w.server.WaitAck(w.server.Command("U42", w.channel, "a mug"), patience)
+	in := w.server.WaitAck(w.server.Command("U42", w.Channel, "a mug"), patience)
 	if in.Late || !strings.Contains(string(in.Ack), "not accepted") {
-		t.Errorf("after %v: %s; log:\n%s", in.Acked.Sub(in.Created), in.Ack, w.log)
+		t.Errorf("after %v: %s; log:\n%s", in.Acked.Sub(in.Created), in.Ack, w.Log)
 	}
 }
 
@@ -50,21 +43,21 @@ func TestAnswerLost(t *testing.T) {
 				w.server.DropScope("groups:history")
 			}
 			w.server.Break(slacktest.Fault{Method: "chat.postMessage", Times: 1, After: true})
-			w.complete(w.lease())
+			w.Complete(w.Lease())
 			if !w.server.Wait(patience, func() bool {
-				due, err := w.q.Keys(w.ctx, "bots/due/slack/", "")
-				return err == nil && len(due) == 0 && len(outcomes(w.server.Messages(w.channel), "is ready")) > 0
+				due, err := w.Q.Keys(w.Ctx, "bots/due/slack/", "")
+				return err == nil && len(due) == 0 && len(outcomes(w.server.Messages(w.Channel), "is ready")) > 0
 			}) {
-				t.Errorf("the outcome is not settled; log:\n%s", w.log)
+				t.Errorf("the outcome is not settled; log:\n%s", w.Log)
 			}
 			want := 1
 			if blind {
 				want = 2
 			}
-			if n := len(outcomes(w.server.Messages(w.channel), "is ready")); n != want {
-				t.Errorf("%d results; log:\n%s", n, w.log)
+			if n := len(outcomes(w.server.Messages(w.Channel), "is ready")); n != want {
+				t.Errorf("%d results; log:\n%s", n, w.Log)
 			}
-			if counted := strings.Contains(w.log.String(), "without being able to look"); counted != blind {
+			if counted := strings.Contains(w.Log.String(), "without being able to look"); counted != blind {
 				t.Errorf("a possible duplicate is counted: %v", counted)
 			}
 		})
@@ -74,8 +67,8 @@ func TestAnswerLost(t *testing.T) {
 // Without a public address the files come in the thread of the result.
 func TestNoPublicAddress(t *testing.T) {
 	w := newWorld(t)
-	w.render.Results.Page = func(string) string { return "" }
-	w.render.Results.Link = func(context.Context, string, queue.File) (string, time.Time) { return "", time.Time{} }
+	w.Render.Results.Page = func(string) string { return "" }
+	w.Render.Results.Link = func(context.Context, string, queue.File) (string, time.Time) { return "", time.Time{} }
 	w.start()
 	_, m := w.finished("U42", "a mug")
 	if strings.Contains(string(m.Blocks), "http") {
@@ -83,14 +76,14 @@ func TestNoPublicAddress(t *testing.T) {
 	}
 	var file slacktest.File
 	if !w.server.Wait(patience, func() bool {
-		list := w.server.Messages(w.channel)
+		list := w.server.Messages(w.Channel)
 		i := slices.IndexFunc(list, func(x slacktest.Message) bool { return x.File != "" && x.Thread == m.Thread })
 		if i >= 0 {
 			file = w.server.File(list[i].File)
 		}
 		return i >= 0
 	}) {
-		t.Fatalf("no file; log:\n%s", w.log)
+		t.Fatalf("no file; log:\n%s", w.Log)
 	}
 	if file.Name != "model.glb" || string(file.Data) != "picture model.glb" {
 		t.Errorf("the file is %q: %q", file.Name, file.Data)

@@ -3,12 +3,12 @@ package slack
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"dreamcad/bots"
+	"dreamcad/bots/chattest"
 	"dreamcad/bots/parse"
 	"dreamcad/bots/slack/slacktest"
 	"dreamcad/queue"
@@ -23,7 +23,7 @@ func TestParallelCommands(t *testing.T) {
 	w.start()
 	var ins []*slacktest.Interaction
 	for i := range n {
-		ins = append(ins, w.server.Command(fmt.Sprintf("U%d", 1000+i), w.channel, fmt.Sprintf("mug %d", i)))
+		ins = append(ins, w.server.Command(fmt.Sprintf("U%d", 1000+i), w.Channel, fmt.Sprintf("mug %d", i)))
 	}
 	var times []time.Duration
 	queued := 0
@@ -33,19 +33,18 @@ func TestParallelCommands(t *testing.T) {
 		case bytes.Contains(a.Ack, []byte("Queued")):
 			queued++
 		case !bytes.Contains(a.Ack, []byte("not accepted")): // which a queue too slow for the deadline makes of it
-			t.Fatalf("command %d: ack %s; log:\n%s", i, a.Ack, w.log)
+			t.Fatalf("command %d: ack %s; log:\n%s", i, a.Ack, w.Log)
 		}
 		if a.Late && !testing.Short() {
 			t.Errorf("command %d was acknowledged after %v", i, a.Acked.Sub(a.Created))
 		}
 		times = append(times, a.Acked.Sub(a.Created))
 	}
-	jobs, err := w.q.List(w.ctx, queue.Filter{Limit: 1000})
+	jobs, err := w.Q.List(w.Ctx, queue.Filter{Limit: 1000})
 	if err != nil || queued == 0 || len(jobs) < queued || len(jobs) > n {
 		t.Errorf("%d commands were taken, %d jobs, %v", queued, len(jobs), err)
 	}
-	slices.Sort(times)
-	t.Logf("%d parallel commands, %d taken: p50 %v, p99 %v, slowest %v", n, queued, times[n/2], times[(n*99+99)/100-1], times[n-1])
+	chattest.Spread(t, times, queued)
 }
 
 // Hostile prompts neither notify nor format: they are literal text elements.
@@ -57,19 +56,19 @@ func TestHostilePrompts(t *testing.T) {
 		"`code`", "> quote", "<!date^0^{date}|x>", "@channel", "&lt;!channel&gt;", "\u202egnp.exe", "a\u200bb", "mug\\", strings.Repeat("ä", 500),
 		"{\"type\":\"section\"}", "'; DROP TABLE jobs; --", ":smile:", "# heading",
 	} {
-		reply := w.service.Execute(w.ctx, bots.Command{
+		reply := w.Service.Execute(w.Ctx, bots.Command{
 			Command: parse.Command{Verb: parse.Dream, Prompt: parse.Clean(prompt)},
-			From:    queue.Requester{Platform: "slack", ID: fmt.Sprintf("U%d", i)}, Origin: queue.Origin{Platform: "slack", Channel: w.channel},
+			From:    queue.Requester{Platform: "slack", ID: fmt.Sprintf("U%d", i)}, Origin: queue.Origin{Platform: "slack", Channel: w.Channel},
 		})
 		if reply.Refused {
 			t.Errorf("%q was refused: %s", prompt, reply.Text)
 			continue
 		}
-		if _, err := w.bot.Post(w.ctx, bots.Spot{Channel: w.channel}, reply.Message, ""); err != nil {
+		if _, err := w.bot.Post(w.Ctx, bots.Spot{Channel: w.Channel}, reply.Message, ""); err != nil {
 			t.Errorf("%q: %v", prompt, err)
 		}
 	}
-	for _, m := range w.server.Messages(w.channel) {
+	for _, m := range w.server.Messages(w.Channel) {
 		if m.Everyone || len(m.Pinged) > 0 {
 			t.Errorf("%s notified %v, everyone %v", m.Blocks, m.Pinged, m.Everyone)
 		}
@@ -77,7 +76,7 @@ func TestHostilePrompts(t *testing.T) {
 			t.Errorf("the fallback text is not escaped: %q", m.Text)
 		}
 	}
-	if strings.Contains(w.log.String(), "DROP TABLE") {
+	if strings.Contains(w.Log.String(), "DROP TABLE") {
 		t.Error("the log holds prompts")
 	}
 }

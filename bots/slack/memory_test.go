@@ -1,80 +1,37 @@
 package slack
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"path/filepath"
 	"testing"
 
 	"dreamcad/bots"
 	"dreamcad/bots/chattest"
 	"dreamcad/bots/delivery"
-	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
 )
-
-// acceptAll answers every request as Slack would and keeps nothing.
-type acceptAll struct{}
-
-func (acceptAll) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body != nil {
-		_, _ = io.Copy(io.Discard, r.Body)
-		r.Body.Close()
-	}
-	body := `{"ok":true,"channel":"C1","ts":"1.000001","user":{"id":"U1","locale":"en-US"},"view":{"id":"V1"}}`
-	return &http.Response{StatusCode: 200, Status: "200 OK", Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader([]byte(body))), Request: r}, nil
-}
 
 // Memory stays flat over a million interactions (DREAM_INTERACTIONS sets how
 // many; the short form is 4,000): of ten, one submits a job and one cancels it,
 // the others look, repeat or mean nothing. Users, channels and ids are new ones
-// all the time; the queue is a real one without its syncs, which would take
-// most of the time.
+// all the time.
 func TestMemory(t *testing.T) {
-	config := queue.DefaultConfig()
-	config.KeepCount, config.KeepEvents, config.SubmitBudget = 500, 1000, patience
-	ctx, stop := context.WithCancel(context.Background())
-	q, err := sqliteq.Open(ctx, filepath.Join(t.TempDir(), "queue.db"), config, sqliteq.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	service, err := bots.New(bots.Config{Patience: patience}, q, nil, nil, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := New(Config{BotToken: "t", APIURL: "http://slack.test/api/", AckBudget: patience}, service, q, slog.New(slog.DiscardHandler))
-	b.client.Transport = acceptAll{}
-	metrics := delivery.NewMetrics(nil)
-	d := delivery.New(quick(), q, b, chattest.NoPace{}, &bots.Renderer{}, metrics, slog.New(slog.DiscardHandler))
-	b.Through(d.Outbound())
-	b.Measure(metrics)
-	done := make(chan struct{})
-	go func() { defer close(done); _ = d.Run(ctx) }()
-	defer func() { stop(); <-done }()
-
-	last := ""
 	// Until half of them the languages of the people that are remembered fill up.
-	chattest.FlatHeap(t, chattest.Interactions(), 10, func(i int) {
-		kind, id, payload := interactionOf(i, last)
-		b.handle(ctx, kind, id, payload, func(any) error { return nil })
-		switch i % 10 {
-		case 0: // the next ones are about this job
-			b.work.Wait()
-			jobs, err := q.List(ctx, queue.Filter{User: fmt.Sprint("slack:U", 1_000_000+i), Limit: 1})
-			if err != nil || len(jobs) != 1 {
-				t.Fatalf("interaction %d made %d jobs: %v", i, len(jobs), err)
-			}
-			last = jobs[0].ID
-		case 9:
-			b.work.Wait()
+	chattest.Memory(t, 10, func(service *bots.Service, q *sqliteq.Queue, log *slog.Logger) chattest.Adapter {
+		b := New(Config{BotToken: "t", APIURL: "http://slack.test/api/", AckBudget: patience}, service, q, log)
+		b.client.Transport = chattest.AcceptAll(`{"ok":true,"channel":"C1","ts":"1.000001","user":{"id":"U1","locale":"en-US"},"view":{"id":"V1"}}`)
+		return chattest.Adapter{
+			Chat: b, Work: &b.work,
+			Wire: func(o *delivery.Outbound, m *delivery.Metrics) { b.Through(o); b.Measure(m) },
+			Handle: func(ctx context.Context, i int, job string) {
+				kind, id, payload := interactionOf(i, job)
+				b.handle(ctx, kind, id, payload, func(any) error { return nil })
+			},
+			User: func(i int) string { return fmt.Sprint("slack:U", 1_000_000+i) },
 		}
-	}, func() { b.work.Wait(); chattest.Tidy(ctx, q) })
+	})
 }
 
 // interactionOf is the i-th interaction; job is what one before it made.

@@ -19,10 +19,10 @@ func TestPlacesThatAreClosed(t *testing.T) {
 			w := newWorld(t)
 			w.start()
 			w.dream("U42", "a mug")
-			w.server.Change(w.channel, change)
-			w.complete(w.lease())
+			w.server.Change(w.Channel, change)
+			w.Complete(w.Lease())
 			if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Direct("U42"), "is ready")) == 1 }) {
-				t.Errorf("no direct message; log:\n%s", w.log)
+				t.Errorf("no direct message; log:\n%s", w.Log)
 			}
 		})
 	}
@@ -30,21 +30,21 @@ func TestPlacesThatAreClosed(t *testing.T) {
 		w := newWorld(t)
 		w.start()
 		_, status := w.dream("U42", "a mug")
-		w.server.Delete(w.channel, status.TS)
-		w.complete(w.lease())
-		if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.channel), "is ready")) == 1 }) {
-			t.Errorf("no result in the channel; log:\n%s", w.log)
+		w.server.Delete(w.Channel, status.TS)
+		w.Complete(w.Lease())
+		if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Messages(w.Channel), "is ready")) == 1 }) {
+			t.Errorf("no result in the channel; log:\n%s", w.Log)
 		}
 	})
 	t.Run("private job", func(t *testing.T) {
 		w := newWorld(t)
 		w.start()
-		w.server.WaitAck(w.server.Command("U42", w.channel, "a mug --private"), patience)
-		w.complete(w.lease())
+		w.server.WaitAck(w.server.Command("U42", w.Channel, "a mug --private"), patience)
+		w.Complete(w.Lease())
 		if !w.server.Wait(patience, func() bool { return len(outcomes(w.server.Direct("U42"), "is ready")) == 1 }) {
-			t.Errorf("no direct message; log:\n%s", w.log)
+			t.Errorf("no direct message; log:\n%s", w.Log)
 		}
-		if n := len(w.server.Messages(w.channel)); n != 0 {
+		if n := len(w.server.Messages(w.Channel)); n != 0 {
 			t.Errorf("%d messages in the channel about a private job", n)
 		}
 	})
@@ -54,9 +54,9 @@ func TestPlacesThatAreClosed(t *testing.T) {
 func TestFind(t *testing.T) {
 	w := newWorld(t)
 	for _, thread := range []bool{false, true} {
-		spot := bots.Spot{Channel: w.channel}
+		spot := bots.Spot{Channel: w.Channel}
 		if thread {
-			p, err := w.bot.Post(w.ctx, spot, bots.Message{Text: "a thread"}, "root")
+			p, err := w.bot.Post(w.Ctx, spot, bots.Message{Text: "a thread"}, "root")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,20 +64,20 @@ func TestFind(t *testing.T) {
 		}
 		nonce := fmt.Sprintf("nonce-%v", thread)
 		since := time.Now().Add(-time.Minute)
-		if _, found, err := w.bot.Find(w.ctx, spot, nonce, since); found || err != nil {
+		if _, found, err := w.bot.Find(w.Ctx, spot, nonce, since); found || err != nil {
 			t.Errorf("thread %v: found %v, %v", thread, found, err)
 		}
-		p, err := w.bot.Post(w.ctx, spot, bots.Message{Text: "hello"}, nonce)
+		p, err := w.bot.Post(w.Ctx, spot, bots.Message{Text: "hello"}, nonce)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, found, err := w.bot.Find(w.ctx, spot, nonce, since); !found || err != nil || got.ID != p.ID {
+		if got, found, err := w.bot.Find(w.Ctx, spot, nonce, since); !found || err != nil || got.ID != p.ID {
 			t.Errorf("thread %v: %+v, %v, %v", thread, got, found, err)
 		}
 	}
 	w.server.DropScope("channels:history")
 	w.server.DropScope("groups:history")
-	_, _, err := w.bot.Find(w.ctx, bots.Spot{Channel: w.channel}, "x", time.Now())
+	_, _, err := w.bot.Find(w.Ctx, bots.Spot{Channel: w.Channel}, "x", time.Now())
 	if e, ok := err.(*bots.ChatError); !ok || e.Trouble != bots.TroubleLook {
 		t.Errorf("without the scope: %v", err)
 	}

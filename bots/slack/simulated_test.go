@@ -2,7 +2,6 @@ package slack
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,13 +19,10 @@ import (
 
 // deliver runs the delivery of a simulated world until the test ends.
 func (w *world) deliver(c delivery.Config) {
-	c.OpsChannel = w.ops
-	d := delivery.New(c, w.q, w.bot, w.bot, w.render, delivery.NewMetrics(nil), w.logger)
+	w.T.Cleanup(w.bot.work.Wait)
+	d := w.Delivery(c, w.bot)
 	w.bot.Through(d.Outbound())
-	ctx, cancel := context.WithCancel(w.ctx)
-	var parts sync.WaitGroup
-	parts.Go(func() { _ = d.Run(ctx) })
-	w.t.Cleanup(func() { cancel(); parts.Wait(); w.bot.work.Wait() })
+	w.Run(d.Run)
 	time.Sleep(time.Second)
 }
 
@@ -35,7 +31,7 @@ func (w *world) ask(user, channel, text string) []byte {
 	in := w.server.Command(user, channel, text)
 	var mu sync.Mutex
 	var answered []byte
-	w.bot.handle(w.ctx, "slash_commands", in.ID, w.server.Payload(in), func(v any) error {
+	w.bot.handle(w.Ctx, "slash_commands", in.ID, w.server.Payload(in), func(v any) error {
 		mu.Lock()
 		defer mu.Unlock()
 		answered = fmt.Append(nil, v)
@@ -70,23 +66,17 @@ func TestLongJobs(t *testing.T) {
 				w := simulatedWorld(t)
 				w.deliver(delivery.Defaults())
 				start := time.Now()
-				if a := w.ask("U42", w.channel, "a mug"); !bytes.Contains(a, []byte("Queued")) {
-					t.Fatalf("ack %s; log:\n%s", a, w.log)
+				if a := w.ask("U42", w.Channel, "a mug"); !bytes.Contains(a, []byte("Queued")) {
+					t.Fatalf("ack %s; log:\n%s", a, w.Log)
 				}
 				time.Sleep(time.Second)
-				l := w.lease()
-				total := int(long / (10 * time.Second))
-				for step := 1; step <= total; step++ {
-					time.Sleep(10 * time.Second)
-					if _, err := w.q.Heartbeat(w.ctx, l.Ref(), queue.Beat{Progress: &queue.Progress{Stage: queue.StageOptimise, Step: step, Total: total}}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				w.complete(l)
+				l := w.Lease()
+				w.Work(l, long)
+				w.Complete(l)
 				time.Sleep(20 * time.Second)
-				list := outcomes(w.server.Messages(w.channel), "is ready")
+				list := outcomes(w.server.Messages(w.Channel), "is ready")
 				if len(list) != 1 || list[0].Thread == "" || !slices.Equal(list[0].Pinged, []string{"U42"}) {
-					t.Fatalf("results %+v; log:\n%s", list, w.log)
+					t.Fatalf("results %+v; log:\n%s", list, w.Log)
 				}
 				for _, r := range w.server.Requests("chat.update") {
 					if age := r.At.Sub(start); age > 56*time.Minute {
@@ -108,25 +98,25 @@ func TestResponseURL(t *testing.T) {
 		w := simulatedWorld(t)
 		say := func(in *slacktest.Interaction, text string) {
 			url := strings.TrimSuffix(w.server.URL(), "api/") + "respond/" + in.ID
-			c := bots.Command{From: queue.Requester{Platform: "slack", ID: "U42"}, Origin: queue.Origin{Channel: w.channel}}
-			w.bot.respond(w.ctx, url, &c, &bots.Reply{Message: bots.Message{Text: text}})
+			c := bots.Command{From: queue.Requester{Platform: "slack", ID: "U42"}, Origin: queue.Origin{Channel: w.Channel}}
+			w.bot.respond(w.Ctx, url, &c, &bots.Reply{Message: bots.Message{Text: text}})
 		}
-		in := w.server.Command("U42", w.channel, "help")
+		in := w.server.Command("U42", w.Channel, "help")
 		for i := range 6 {
 			say(in, fmt.Sprint("answer ", i))
 		}
 		if n := len(w.server.Answered(in).Responses); n != 5 {
 			t.Errorf("%d messages by the URL", n)
 		}
-		late := w.server.Command("U42", w.channel, "help")
+		late := w.server.Command("U42", w.Channel, "help")
 		time.Sleep(31 * time.Minute)
 		say(late, "answer 6")
 		if n := len(w.server.Answered(late).Responses); n != 0 {
 			t.Errorf("%d messages by an old URL", n)
 		}
-		list := w.server.Messages(w.channel)
+		list := w.server.Messages(w.Channel)
 		if len(list) != 2 || list[0].Ephemeral != "U42" || list[0].Text != "answer 5" || list[1].Text != "answer 6" {
-			t.Errorf("messages %+v; log:\n%s", list, w.log)
+			t.Errorf("messages %+v; log:\n%s", list, w.Log)
 		}
 	})
 }
@@ -146,10 +136,10 @@ func TestLoad(t *testing.T) {
 		for i := range places {
 			places[i] = w.server.AddChannel()
 		}
-		load := chattest.Load{Queue: w.q, Jobs: jobs, Events: events, Files: results, Submit: func(i int) {
+		load := chattest.Load{Queue: w.Q, Jobs: jobs, Events: events, Files: chattest.Results, Submit: func(i int) {
 			w.ask(fmt.Sprint("U", 1000+i), places[i%channels], fmt.Sprintf("mug %d", i))
 		}}
-		ended, raised := load.Run(w.ctx, t)
+		ended, raised := load.Run(w.Ctx, t)
 		var worst time.Duration
 		n, pictures := 0, 0
 		for _, place := range places {
@@ -164,9 +154,9 @@ func TestLoad(t *testing.T) {
 			}
 		}
 		if n != len(ended) {
-			t.Errorf("%d results of %d jobs; log:\n%s", n, len(ended), w.log)
+			t.Errorf("%d results of %d jobs; log:\n%s", n, len(ended), w.Log)
 		}
-		alerts := w.server.Messages(w.ops)
+		alerts := w.server.Messages(w.Ops)
 		if len(alerts) != 1 || alerts[0].Created.Sub(raised) > 5*time.Second {
 			t.Errorf("alerts %+v", alerts)
 		}

@@ -29,10 +29,10 @@ func TestSockets(t *testing.T) {
 				if w.server.Connected() == 0 {
 					return false
 				}
-				in := w.server.WaitAck(w.server.Command("U42", w.channel, "help"), 2*time.Second)
+				in := w.server.WaitAck(w.server.Command("U42", w.Channel, "help"), 2*time.Second)
 				return !in.Acked.IsZero()
 			}) {
-				t.Errorf("the app does not come back; log:\n%s", w.log)
+				t.Errorf("the app does not come back; log:\n%s", w.Log)
 			}
 		})
 	}
@@ -42,12 +42,12 @@ func TestSockets(t *testing.T) {
 func TestRedelivery(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	in := w.server.Command("U42", w.channel, "a mug")
+	in := w.server.Command("U42", w.Channel, "a mug")
 	w.server.WaitAck(in, patience)
 	w.server.Resend(in)
 	w.server.WaitAck(in, patience)
 	time.Sleep(200 * time.Millisecond)
-	if jobs, _ := w.q.List(w.ctx, queue.Filter{}); len(jobs) != 1 {
+	if jobs, _ := w.Q.List(w.Ctx, queue.Filter{}); len(jobs) != 1 {
 		t.Errorf("%d jobs", len(jobs))
 	}
 }
@@ -56,7 +56,7 @@ func TestRevoked(t *testing.T) {
 	w := newWorld(t)
 	done := make(chan error, 1)
 	w.server.Revoke()
-	go func() { done <- w.bot.Run(w.ctx) }()
+	go func() { done <- w.bot.Run(w.Ctx) }()
 	select {
 	case err := <-done:
 		if err == nil {
@@ -72,7 +72,7 @@ func TestRevoked(t *testing.T) {
 
 func TestHTTPEndpoint(t *testing.T) {
 	w := newWorld(t)
-	h, err := w.bot.Endpoint(w.ctx)
+	h, err := w.bot.Endpoint(w.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,12 +84,12 @@ func TestHTTPEndpoint(t *testing.T) {
 		good bool
 		want int
 	}{{0, true, 200}, {0, false, 401}, {299 * time.Second, true, 200}, {301 * time.Second, true, 401}} {
-		in, status, err := w.server.CommandHTTP(web.URL, "U42", w.channel, "help", time.Now().Add(-c.age), c.good)
+		in, status, err := w.server.CommandHTTP(web.URL, "U42", w.Channel, "help", time.Now().Add(-c.age), c.good)
 		if err != nil || status != c.want || status == 200 && !bytes.Contains(in.Ack, []byte("ephemeral")) {
 			t.Errorf("%v old, good %v: %d %s %v", c.age, c.good, status, in.Ack, err)
 		}
 	}
-	in, _, err := w.server.CommandHTTP(web.URL, "U42", w.channel, "a mug", time.Now(), true)
+	in, _, err := w.server.CommandHTTP(web.URL, "U42", w.Channel, "a mug", time.Now(), true)
 	if err != nil || !bytes.Contains(in.Ack, []byte("Queued")) {
 		t.Errorf("command: %s %v", in.Ack, err)
 	}
@@ -100,8 +100,8 @@ func TestHTTPEndpoint(t *testing.T) {
 func TestTwoProcesses(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	second := New(w.bot.config, w.service, w.q, w.logger)
-	ctx, cancel := context.WithCancel(w.ctx)
+	second := New(w.bot.config, w.Service, w.Q, w.Logger)
+	ctx, cancel := context.WithCancel(w.Ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { _ = second.Run(ctx) })
 	defer parts.Wait()
@@ -110,12 +110,12 @@ func TestTwoProcesses(t *testing.T) {
 		t.Fatalf("%d sockets", w.server.Connected())
 	}
 	for i := range 20 {
-		in := w.server.WaitAck(w.server.Command(fmt.Sprint("U", i), w.channel, "a mug"), patience)
+		in := w.server.WaitAck(w.server.Command(fmt.Sprint("U", i), w.Channel, "a mug"), patience)
 		if !bytes.Contains(in.Ack, []byte("Queued")) {
 			t.Errorf("command %d: %s", i, in.Ack)
 		}
 	}
-	if jobs, err := w.q.List(w.ctx, queue.Filter{}); err != nil || len(jobs) != 20 {
+	if jobs, err := w.Q.List(w.Ctx, queue.Filter{}); err != nil || len(jobs) != 20 {
 		t.Errorf("%d jobs of 20 commands, %v", len(jobs), err)
 	}
 }
@@ -124,21 +124,21 @@ func TestTwoProcesses(t *testing.T) {
 // second job.
 func TestReplay(t *testing.T) {
 	w := newWorld(t)
-	h, err := w.bot.Endpoint(w.ctx)
+	h, err := w.bot.Endpoint(w.Ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	web := httptest.NewServer(h)
 	defer web.Close()
 	defer w.bot.work.Wait()
-	body := []byte("command=%2Fdream&text=a+mug&user_id=U42&team_id=T1&channel_id=" + w.channel + "&trigger_id=one")
+	body := []byte("command=%2Fdream&text=a+mug&user_id=U42&team_id=T1&channel_id=" + w.Channel + "&trigger_id=one")
 	for range 3 {
 		if status, _, err := w.server.PostSigned(web.URL, body, time.Now(), true); err != nil || status != 200 {
 			t.Errorf("%d %v", status, err)
 		}
 	}
 	w.bot.work.Wait()
-	if jobs, _ := w.q.List(w.ctx, queue.Filter{}); len(jobs) != 1 {
+	if jobs, _ := w.Q.List(w.Ctx, queue.Filter{}); len(jobs) != 1 {
 		t.Errorf("%d jobs", len(jobs))
 	}
 }

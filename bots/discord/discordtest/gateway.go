@@ -130,7 +130,7 @@ func (g *gateway) startLimit() map[string]any {
 }
 
 func (s *Server) gatewayURL() string {
-	return strings.Replace(s.http.URL, "http://", "ws://", 1) + "/gateway"
+	return strings.Replace(s.Address(), "http://", "ws://", 1) + "/gateway"
 }
 
 // dispatch sends an event to every session; sessions without connection get it
@@ -216,7 +216,7 @@ func (s *Server) serveGateway(w http.ResponseWriter, r *http.Request) {
 	}
 	s.gw.mu.Unlock()
 	s.mu.Lock()
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 }
 
@@ -294,7 +294,7 @@ func (s *Server) identifySession(x *session, p packet, script GatewayScript) (*s
 	s.gw.mu.Unlock()
 	x.send(packet{Op: 0, D: ready, S: &seq, T: &name})
 	s.mu.Lock()
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 	return x, 0
 }

@@ -86,7 +86,7 @@ func (s *Server) begin(p Person, kind int, data map[string]any) *Interaction {
 		ch = s.channels[id]
 	}
 	id := s.id()
-	in := &Interaction{ID: id, Token: "aW50" + id, Type: kind, Channel: ch.ID, User: p.ID, Created: s.now()}
+	in := &Interaction{ID: id, Token: "aW50" + id, Type: kind, Channel: ch.ID, User: p.ID, Created: s.Now()}
 	user := map[string]any{"id": p.ID, "username": "person" + p.ID, "discriminator": "0", "global_name": nil, "avatar": nil}
 	locale := p.Locale
 	if locale == "" {
@@ -151,7 +151,7 @@ func (s *Server) commandData(p Person, name string, options map[string]any, focu
 			path := "/cdn/" + id + "/" + x.Name
 			s.cdn[path] = x.Data
 			data["resolved"] = map[string]any{"attachments": map[string]any{id: map[string]any{
-				"id": id, "filename": x.Name, "size": len(x.Data), "url": s.http.URL + path, "proxy_url": s.http.URL + path}}}
+				"id": id, "filename": x.Name, "size": len(x.Data), "url": s.Address() + path, "proxy_url": s.Address() + path}}}
 			s.mu.Unlock()
 			v = id
 		}
@@ -268,7 +268,7 @@ func (s *Server) callback(c *call, id, token string) (int, any, *apiError) {
 		return 0, nil, failure(http.StatusNotFound, 10062, "Unknown interaction")
 	case !in.Answered.IsZero():
 		return 0, nil, failure(http.StatusBadRequest, 40060, "Interaction has already been acknowledged.")
-	case s.now().Sub(in.Created) > s.ackWindow:
+	case s.Now().Sub(in.Created) > s.ackWindow:
 		return 0, nil, failure(http.StatusNotFound, 10062, "Unknown interaction")
 	}
 	if err := s.respond(in, c); err != nil {
@@ -325,7 +325,7 @@ func (s *Server) respond(in *Interaction, c *call) *apiError {
 			return err
 		}
 	}
-	in.Kind, in.Data, in.Answered = body.Type, body.Data, s.now()
+	in.Kind, in.Data, in.Answered = body.Type, body.Data, s.Now()
 	return nil
 }
 
@@ -334,7 +334,7 @@ func (s *Server) respondMessage(in *Interaction, c *call, deferred bool) *apiErr
 	if err := decode(c, &msg); err != nil {
 		return err
 	}
-	m := &Message{ID: s.id(), Channel: in.Channel, Author: s.BotID, Created: s.now(), Deferred: deferred}
+	m := &Message{ID: s.id(), Channel: in.Channel, Author: s.BotID, Created: s.Now(), Deferred: deferred}
 	if msg.Flags != nil && *msg.Flags&(1<<6) != 0 {
 		m.Ephemeral, m.For = true, in.User
 	}
@@ -402,7 +402,7 @@ func (s *Server) webhook(c *call) (int, any, *apiError) {
 		return 0, nil, failure(http.StatusNotFound, 10015, "Unknown Webhook")
 	case in.Answered.IsZero():
 		return 0, nil, failure(http.StatusNotFound, 10015, "Unknown Webhook")
-	case s.now().Sub(in.Created) > TokenLife:
+	case s.Now().Sub(in.Created) > TokenLife:
 		return 0, nil, failure(http.StatusUnauthorized, 50027, "Invalid Webhook Token")
 	}
 	if c.method == "POST" && len(c.path) == 3 {
@@ -419,7 +419,7 @@ func (s *Server) webhook(c *call) (int, any, *apiError) {
 		if err := decode(c, &msg); err != nil {
 			return 0, nil, err
 		}
-		m := &Message{ID: s.id(), Channel: in.Channel, Author: s.BotID, Created: s.now()}
+		m := &Message{ID: s.id(), Channel: in.Channel, Author: s.BotID, Created: s.Now()}
 		if msg.Flags != nil && *msg.Flags&(1<<6) != 0 {
 			m.Ephemeral, m.For = true, in.User
 		}
@@ -493,6 +493,6 @@ func (s *Server) CommandHTTP(url string, p Person, name string, options map[stri
 	if aerr := s.respond(in, &call{method: "POST", payload: body}); aerr != nil {
 		return in, status, aerr
 	}
-	s.touch()
+	s.Touch()
 	return in, status, nil
 }

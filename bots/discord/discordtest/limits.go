@@ -45,7 +45,7 @@ func (s *Server) Overruns() int {
 // pace takes a request into account. Interaction answers count towards their
 // own webhook buckets, not towards the global limit.
 func (s *Server) pace(c *call, header http.Header) *apiError {
-	now := s.now()
+	now := s.Now()
 	route, major := c.method, ""
 	for i, p := range c.path {
 		if _, err := strconv.ParseUint(p, 10, 64); err == nil {

@@ -89,7 +89,7 @@ func (s *Server) Change(id string, f func(*Channel)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s.channels[id])
-	s.touch()
+	s.Touch()
 }
 
 // overwrite is a permission overwrite of a channel.
@@ -145,7 +145,7 @@ func (s *Server) DeleteMessage(channel, id string) {
 	if m := s.channels[channel].find(id); m != nil {
 		m.Deleted = true
 	}
-	s.touch()
+	s.Touch()
 }
 
 func (c *Channel) view() map[string]any {
@@ -248,7 +248,7 @@ func (s *Server) channelCall(c *call) (int, any, *apiError) {
 		if m.Author != s.BotID {
 			return 0, nil, failure(http.StatusForbidden, 50005, "Cannot edit a message authored by another user")
 		}
-		if s.now().Sub(m.Created) > time.Hour {
+		if s.Now().Sub(m.Created) > time.Hour {
 			if m.Edits >= 3 { // Discord allows few edits of old messages; the exact number is not documented
 				return 0, nil, failure(http.StatusTooManyRequests, 30046, "Maximum number of edits to messages older than 1 hour reached. Try again later.")
 			}
@@ -281,12 +281,12 @@ func (s *Server) postMessage(ch *Channel, c *call) (int, any, *apiError) {
 	}
 	if nonce != "" && in.EnforceNonce {
 		for _, m := range ch.messages {
-			if m.Nonce == nonce && m.Author == s.BotID && s.now().Sub(m.Created) < 5*time.Minute {
+			if m.Nonce == nonce && m.Author == s.BotID && s.Now().Sub(m.Created) < 5*time.Minute {
 				return 200, s.messageView(m), nil
 			}
 		}
 	}
-	m := &Message{ID: s.id(), Channel: ch.ID, Author: s.BotID, Nonce: nonce, Created: s.now()}
+	m := &Message{ID: s.id(), Channel: ch.ID, Author: s.BotID, Nonce: nonce, Created: s.Now()}
 	if err := s.apply(m, &in, c, mentionDefaults{everyone: true, roles: true, users: true}); err != nil {
 		return 0, nil, err
 	}
@@ -317,7 +317,7 @@ func (s *Server) editMessage(m *Message, c *call, webhook bool) (int, any, *apiE
 	}
 	changed.Pinged, changed.Everyone = m.Pinged, m.Everyone // edits notify nobody
 	changed.WouldPing = m.WouldPing || in.AllowedMentions == nil && in.Content != nil && mentionRE.MatchString(*in.Content)
-	changed.Edits, changed.Edited, changed.Deferred = m.Edits+1, s.now(), false
+	changed.Edits, changed.Edited, changed.Deferred = m.Edits+1, s.Now(), false
 	*m = changed
 	return 200, s.messageView(m), nil
 }
@@ -420,7 +420,7 @@ func (s *Server) attach(m *Message, in *input, c *call) *apiError {
 				}
 			}
 		}
-		a.URL = fmt.Sprintf("%s/cdn/%s/%s", s.http.URL, a.ID, a.Filename)
+		a.URL = fmt.Sprintf("%s/cdn/%s/%s", s.Address(), a.ID, a.Filename)
 		s.cdn[fmt.Sprintf("/cdn/%s/%s", a.ID, a.Filename)] = f.data
 		m.Attachments = append(m.Attachments, a)
 	}

@@ -20,26 +20,25 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"dreamcad/bots/chattest"
+	"dreamcad/bots/chattest/testserver"
 )
 
 // Server is one Discord with one application and its bot. Make it with New or
 // Listen, end it with Close.
 type Server struct {
+	testserver.Base
+
 	Token string // of the bot
 	AppID string
 	BotID string
 
 	mu           sync.Mutex
-	http         *httptest.Server
 	private      ed25519.PrivateKey
-	offset       time.Duration
 	nextID       int64
 	channels     map[string]*Channel
 	interactions map[string]*Interaction // by id
@@ -57,7 +56,6 @@ type Server struct {
 	ackWindow    time.Duration
 	gw           gateway
 	cdn          map[string][]byte
-	changed      chan struct{}
 }
 
 // Request is one request as it came.
@@ -88,33 +86,19 @@ type Fault struct {
 }
 
 // New starts a server on a free loopback port.
-func New() *Server {
-	s := build()
-	s.http.Start()
-	return s
-}
-
-// Offline makes a server without a network, for tests in simulated time
-// (testing/synctest): requests reach it through Transport.
-func Offline() *Server {
-	s := build()
-	s.http.Listener.Close()
-	s.http.URL = "http://discord.test"
-	return s
-}
-
-// Transport brings requests to the server within the process. Each takes the
-// given time to be answered.
-func (s *Server) Transport(delay time.Duration) http.RoundTripper {
-	return chattest.Transport(s.serve, delay)
-}
+func New() *Server { return Listen(nil) }
 
 // Listen starts a server on the given listener.
 func Listen(l net.Listener) *Server {
 	s := build()
-	s.http.Listener.Close()
-	s.http.Listener = l
-	s.http.Start()
+	s.Start(l)
+	return s
+}
+
+// Offline makes a server without a network: requests reach it through Transport.
+func Offline() *Server {
+	s := build()
+	s.StayOffline("http://discord.test")
 	return s
 }
 
@@ -129,42 +113,25 @@ func build() *Server {
 		channels: map[string]*Channel{}, interactions: map[string]*Interaction{}, tokens: map[string]*Interaction{},
 		noDirect: map[string]bool{}, directs: map[string]string{},
 		buckets: map[string]*bucket{}, limits: map[string]Limit{}, cdn: map[string][]byte{},
-		ackWindow: AckWindow, changed: make(chan struct{}),
+		ackWindow: AckWindow,
 	}
 	s.gw.init()
-	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Init(s.serve)
 	return s
 }
 
 // Close ends the server and its gateway connections.
 func (s *Server) Close() {
 	s.gw.closeAll()
-	s.http.CloseClientConnections()
-	s.http.Close()
+	s.Shut()
 }
 
 // URL is the base address: the API is below /api/v9 and /api/v10.
-func (s *Server) URL() string { return s.http.URL }
+func (s *Server) URL() string { return s.Address() }
 
 // PublicKey is the application's key for signed HTTP interactions, in hex.
 func (s *Server) PublicKey() string {
 	return hex.EncodeToString(s.private.Public().(ed25519.PublicKey))
-}
-
-// Now is the server's time.
-func (s *Server) Now() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now()
-}
-
-func (s *Server) now() time.Time { return time.Now().Add(s.offset) }
-
-// Advance moves the server's clock.
-func (s *Server) Advance(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.offset += d
 }
 
 // Revoke makes the bot token invalid.
@@ -213,33 +180,6 @@ func (s *Server) Commands() []json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]json.RawMessage(nil), s.commands...)
-}
-
-// Wait waits until cond holds, looked at after each change, and reports whether
-// it did in time. cond runs without the server's lock.
-func (s *Server) Wait(d time.Duration, cond func() bool) bool {
-	deadline := time.NewTimer(d)
-	defer deadline.Stop()
-	for {
-		s.mu.Lock()
-		ch := s.changed
-		s.mu.Unlock()
-		if cond() {
-			return true
-		}
-		select {
-		case <-ch:
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline.C:
-			return cond()
-		}
-	}
-}
-
-// touch tells those who wait; the lock is held.
-func (s *Server) touch() {
-	close(s.changed)
-	s.changed = make(chan struct{})
 }
 
 func (s *Server) id() string {
@@ -336,10 +276,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		text = []byte(html)
 	}
 	s.requests = append(s.requests, Request{
-		At: s.now(), Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header.Clone(),
+		At: s.Now(), Method: r.Method, Path: path, Query: r.URL.RawQuery, Header: r.Header.Clone(),
 		Body: c.payload, Files: len(c.files), Status: status, Answer: text,
 	})
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 
 	if f != nil && f.Delay > 0 {

@@ -65,7 +65,7 @@ func (s *Server) Change(id string, f func(*Channel)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(s.channels[id])
-	s.touch()
+	s.Touch()
 }
 
 // Messages returns copies of a channel's messages, oldest first.
@@ -118,7 +118,7 @@ func (c *Channel) find(ts string) *Message {
 func (s *Server) route(c *call) (map[string]any, error) {
 	switch c.method {
 	case "auth.test":
-		return map[string]any{"url": s.http.URL, "team": "test", "user": "dream", "team_id": s.TeamID, "user_id": s.BotUser, "bot_id": "B0TEST"}, nil
+		return map[string]any{"url": s.Address(), "team": "test", "user": "dream", "team_id": s.TeamID, "user_id": s.BotUser, "bot_id": "B0TEST"}, nil
 	case "api.test":
 		return nil, nil
 	case "apps.connections.open":
@@ -212,7 +212,7 @@ func (s *Server) post(c *call) (map[string]any, error) {
 	if thread != "" && ch.find(thread) == nil {
 		return nil, slackError("thread_not_found")
 	}
-	m := &Message{Channel: ch.ID, Thread: thread, Metadata: c.raw("metadata"), Created: s.now()}
+	m := &Message{Channel: ch.ID, Thread: thread, Metadata: c.raw("metadata"), Created: s.Now()}
 	if err := s.fill(m, c); err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (s *Server) ephemeral(c *call) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Message{Channel: ch.ID, Ephemeral: c.str("user"), Created: s.now()}
+	m := &Message{Channel: ch.ID, Ephemeral: c.str("user"), Created: s.Now()}
 	if err := s.fill(m, c); err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (s *Server) beginUpload(c *call) (map[string]any, error) {
 	s.files[f.ID] = f
 	path := "/upload/" + f.ID
 	s.uploads[path] = f.ID
-	return map[string]any{"upload_url": s.http.URL + path, "file_id": f.ID}, nil
+	return map[string]any{"upload_url": s.Address() + path, "file_id": f.ID}, nil
 }
 
 func (s *Server) serveUpload(w http.ResponseWriter, r *http.Request) {
@@ -342,7 +342,7 @@ func (s *Server) completeUpload(c *call) (map[string]any, error) {
 		if f == nil || len(f.Data) == 0 {
 			return nil, slackError("file_not_found")
 		}
-		f.Complete, f.ReadyAt = true, s.now().Add(processing)
+		f.Complete, f.ReadyAt = true, s.Now().Add(processing)
 		out = append(out, map[string]any{"id": f.ID, "title": l.Title})
 	}
 	if id := c.str("channel_id"); id != "" {
@@ -359,7 +359,7 @@ func (s *Server) share(channel, thread, file string) error {
 	if err != nil {
 		return err
 	}
-	ch.messages = append(ch.messages, &Message{Channel: ch.ID, TS: s.ts(), Thread: thread, File: file, Created: s.now()})
+	ch.messages = append(ch.messages, &Message{Channel: ch.ID, TS: s.ts(), Thread: thread, File: file, Created: s.Now()})
 	return nil
 }
 
@@ -381,8 +381,8 @@ func (s *Server) fileInfo(c *call) (map[string]any, error) {
 	if f == nil || !f.Complete {
 		return nil, slackError("file_not_found")
 	}
-	v := map[string]any{"id": f.ID, "name": f.Name, "size": len(f.Data), "mimetype": "", "url_private_download": s.http.URL + "/private/" + f.ID}
-	if !s.now().Before(f.ReadyAt) {
+	v := map[string]any{"id": f.ID, "name": f.Name, "size": len(f.Data), "mimetype": "", "url_private_download": s.Address() + "/private/" + f.ID}
+	if !s.Now().Before(f.ReadyAt) {
 		v["mimetype"] = "image/png"
 	}
 	return map[string]any{"file": v}, nil

@@ -126,7 +126,7 @@ func (s *Server) checkBlock(b *block, m *Message) (int, error) {
 		}
 		if b.File != nil {
 			f := s.files[b.File.ID]
-			if f == nil || !f.Complete || s.now().Before(f.ReadyAt) {
+			if f == nil || !f.Complete || s.Now().Before(f.ReadyAt) {
 				return 0, bad // "invalid slack file"
 			}
 		}
@@ -211,7 +211,7 @@ func (s *Server) openView(c *call) (map[string]any, error) {
 	if in == nil || in.triggered {
 		return nil, slackError("invalid_trigger_id")
 	}
-	if s.now().Sub(in.Created) > AckWindow {
+	if s.Now().Sub(in.Created) > AckWindow {
 		return nil, slackError("expired_trigger_id")
 	}
 	raw := c.raw("view")

@@ -21,7 +21,6 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
@@ -29,17 +28,17 @@ import (
 	"sync"
 	"time"
 
-	"dreamcad/bots/chattest"
+	"dreamcad/bots/chattest/testserver"
 )
 
 // Server is one Slack workspace with one app. End it with Close.
 type Server struct {
+	testserver.Base
+
 	BotToken, AppToken, Secret string
 	AppID, TeamID, BotUser     string
 
 	mu        sync.Mutex
-	http      *httptest.Server
-	offset    time.Duration
 	next      int64
 	lastTS    int64
 	channels  map[string]*Channel
@@ -56,7 +55,6 @@ type Server struct {
 	scopes    map[string]bool
 	locales   map[string]string
 	sock      sockets
-	changed   chan struct{}
 	unlimited bool
 }
 
@@ -87,33 +85,19 @@ type Limit struct {
 }
 
 // New starts a server on a free loopback port.
-func New() *Server {
-	s := build()
-	s.http.Start()
-	return s
-}
-
-// Offline makes a server without a network, for tests in simulated time
-// (testing/synctest): requests reach it through Transport.
-func Offline() *Server {
-	s := build()
-	s.http.Listener.Close()
-	s.http.URL = "http://slack.test"
-	return s
-}
-
-// Transport brings requests to the server within the process. Each takes the
-// given time to be answered.
-func (s *Server) Transport(delay time.Duration) http.RoundTripper {
-	return chattest.Transport(s.serve, delay)
-}
+func New() *Server { return Listen(nil) }
 
 // Listen starts a server on the given listener.
 func Listen(l net.Listener) *Server {
 	s := build()
-	s.http.Listener.Close()
-	s.http.Listener = l
-	s.http.Start()
+	s.Start(l)
+	return s
+}
+
+// Offline makes a server without a network: requests reach it through Transport.
+func Offline() *Server {
+	s := build()
+	s.StayOffline("http://slack.test")
 	return s
 }
 
@@ -129,33 +113,23 @@ func build() *Server {
 			"files.getUploadURLExternal": {100, time.Minute}, "files.completeUploadExternal": {100, time.Minute},
 			"files.info": {100, time.Minute}, "apps.connections.open": {20, time.Minute}, "users.info": {100, time.Minute}, "views.open": {100, time.Minute},
 		},
-		scopes:  map[string]bool{},
-		changed: make(chan struct{}),
+		scopes: map[string]bool{},
 	}
 	for _, sc := range strings.Fields("commands chat:write files:write files:read im:write channels:history groups:history im:history users:read") {
 		s.scopes[sc] = true
 	}
-	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.Init(s.serve)
 	return s
 }
 
 // Close ends the server and its sockets.
 func (s *Server) Close() {
 	s.sock.closeAll()
-	s.http.CloseClientConnections()
-	s.http.Close()
+	s.Shut()
 }
 
 // URL is the base of the Web API, with the slash at its end.
-func (s *Server) URL() string { return s.http.URL + "/api/" }
-
-// Now is the server's time.
-func (s *Server) Now() time.Time { s.mu.Lock(); defer s.mu.Unlock(); return s.now() }
-
-func (s *Server) now() time.Time { return time.Now().Add(s.offset) }
-
-// Advance moves the server's clock.
-func (s *Server) Advance(d time.Duration) { s.mu.Lock(); defer s.mu.Unlock(); s.offset += d }
+func (s *Server) URL() string { return s.Address() + "/api/" }
 
 // Revoke makes the tokens invalid.
 func (s *Server) Revoke() { s.mu.Lock(); defer s.mu.Unlock(); s.revoked = true }
@@ -200,28 +174,6 @@ func (s *Server) Overruns() int {
 	return n
 }
 
-// Wait waits until cond holds and reports whether it did in time.
-func (s *Server) Wait(d time.Duration, cond func() bool) bool {
-	deadline := time.NewTimer(d)
-	defer deadline.Stop()
-	for {
-		s.mu.Lock()
-		ch := s.changed
-		s.mu.Unlock()
-		if cond() {
-			return true
-		}
-		select {
-		case <-ch:
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline.C:
-			return cond()
-		}
-	}
-}
-
-func (s *Server) touch() { close(s.changed); s.changed = make(chan struct{}) }
-
 func (s *Server) id(prefix string) string {
 	s.next++
 	return prefix + strconv.FormatInt(1000000+s.next, 10)
@@ -229,7 +181,7 @@ func (s *Server) id(prefix string) string {
 
 // ts makes a message's timestamp: unique, and the server's time.
 func (s *Server) ts() string {
-	us := max(s.now().UnixMicro(), s.lastTS+1)
+	us := max(s.Now().UnixMicro(), s.lastTS+1)
 	s.lastTS = us
 	return fmt.Sprintf("%d.%06d", us/1e6, us%1e6)
 }
@@ -301,14 +253,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		c.token = c.str("token")
 	}
 	s.mu.Lock()
-	rec.At = s.now()
+	rec.At = s.Now()
 	rec.Form.Del("token")
 	status, header, answer := s.answer(c)
 	rec.Status = status
 	text, _ := json.Marshal(answer)
 	rec.Answer = text
 	s.requests = append(s.requests, rec)
-	s.touch()
+	s.Touch()
 	s.mu.Unlock()
 	if status == 0 {
 		panic(http.ErrAbortHandler)
@@ -439,7 +391,7 @@ func (s *Server) pace(c *call) time.Duration {
 	if c.method == "chat.postMessage" {
 		keys["post "+c.str("channel")] = Limit{4, 4 * time.Second}
 	}
-	now := s.now()
+	now := s.Now()
 	for key, l := range keys {
 		recent := s.used[key][:0:0]
 		for _, at := range s.used[key] {

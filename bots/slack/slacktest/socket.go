@@ -89,7 +89,7 @@ func (s *Server) socketURL() string {
 	}
 	s.sock.ticket[ticket] = true
 	s.sock.mu.Unlock()
-	return strings.Replace(s.http.URL, "http://", "ws://", 1) + "/socket/?ticket=" + ticket
+	return strings.Replace(s.Address(), "http://", "ws://", 1) + "/socket/?ticket=" + ticket
 }
 
 func (x *socket) send(v any) {
@@ -177,12 +177,12 @@ func (s *Server) ack(id string, payload json.RawMessage) {
 		return
 	}
 	s.answered(in, payload)
-	s.touch()
+	s.Touch()
 }
 
 // answered notes an acknowledgement; the lock is held.
 func (s *Server) answered(in *Interaction, payload json.RawMessage) {
-	in.Acked, in.Ack = s.now(), payload
+	in.Acked, in.Ack = s.Now(), payload
 	in.Late = in.Acked.Sub(in.Created) > AckWindow
 }
 
@@ -237,12 +237,12 @@ func (s *Server) Resend(in *Interaction) {
 }
 
 func (s *Server) begin(kind, user, channel string) *Interaction {
-	in := &Interaction{ID: s.id("trigger."), Kind: kind, User: user, Channel: channel, Created: s.now()}
+	in := &Interaction{ID: s.id("trigger."), Kind: kind, User: user, Channel: channel, Created: s.Now()}
 	s.commands[in.ID] = in
 	return in
 }
 
-func (s *Server) responseURL(in *Interaction) string { return s.http.URL + "/respond/" + in.ID }
+func (s *Server) responseURL(in *Interaction) string { return s.Address() + "/respond/" + in.ID }
 
 func (s *Server) command(user, channel, text string) *Interaction {
 	s.mu.Lock()
@@ -361,11 +361,11 @@ func (s *Server) serveResponseURL(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.commands[strings.TrimPrefix(r.URL.Path, "/respond/")]
-	s.requests = append(s.requests, Request{At: s.now(), Method: "response_url", JSON: body, Status: 200})
+	s.requests = append(s.requests, Request{At: s.Now(), Method: "response_url", JSON: body, Status: 200})
 	switch {
 	case err != nil || in == nil:
 		http.Error(w, "no such url", http.StatusNotFound)
-	case s.now().Sub(in.Created) > ResponseLife:
+	case s.Now().Sub(in.Created) > ResponseLife:
 		http.Error(w, `{"ok":false,"error":"expired_url"}`, http.StatusNotFound)
 	case len(in.Responses) >= ResponseUses:
 		http.Error(w, `{"ok":false,"error":"used_url"}`, http.StatusNotFound)
@@ -373,7 +373,7 @@ func (s *Server) serveResponseURL(w http.ResponseWriter, r *http.Request) {
 		in.Responses = append(in.Responses, body)
 		_, _ = io.WriteString(w, "ok")
 	}
-	s.touch()
+	s.Touch()
 }
 
 // control plays the person for tests in other languages and processes:

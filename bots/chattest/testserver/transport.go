@@ -1,7 +1,4 @@
-// Package chattest holds what the test servers and the tests of both chat
-// adapters share: requests without a network, a driver of load, and a measure of
-// memory.
-package chattest
+package testserver
 
 import (
 	"fmt"
