@@ -116,6 +116,10 @@ test-gpu-full: bin/cuda.test ## Compare the full-size networks and 50 steps with
 bench-gpu: bin/cuda.test ## Time the card's networks beside PyTorch in the same run, print the ratios, draw the plot
 	TEST=$(CURDIR)/bin/cuda.test bash scripts/bench_gpu.sh bench
 
+.PHONY: card
+card: ## Run everything that only a machine with a card can show; a summary and logs in out/card (an hour; CARD_OUT, TORCH_PYTHON)
+	bash scripts/card.sh
+
 .PHONY: verify
 verify: ## Prove that generated files are current
 	bash scripts/verify.sh

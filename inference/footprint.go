@@ -2,8 +2,10 @@ package inference
 
 import (
 	"fmt"
+	"slices"
 
 	"dreamcad/inference/device"
+	"dreamcad/inference/field"
 )
 
 // What a card needs besides weights and the planned values of the largest program:
@@ -11,7 +13,8 @@ import (
 const besides = 160 << 20
 
 // Footprint is the device memory, in bytes, that pictures of so many jobs at once
-// take on a card with numbers of two bytes, its context not counted.
+// take on a card with numbers of two bytes, its context not counted. For meshes see
+// MeshFootprint.
 func (m *Model) Footprint(jobs int) (int64, error) {
 	d, halves := m.Bundle, 2
 	images, size := jobs*d.Views, d.LatentSize()
@@ -44,4 +47,20 @@ func (m *Model) Footprint(jobs int) (int64, error) {
 		elements += n
 	}
 	return 2*(elements+int64(largest)) + besides, nil
+}
+
+// MeshFootprint is the device memory, in bytes, that the fields of one mesh take besides
+// the pictures: two fits at a time (a vessel is fitted closed and emptied), room for the
+// largest kept, the drawing, and the rays of every pixel of every view while their list
+// moves to a larger place.
+func (m *Model) MeshFootprint(set *MeshSettings) int64 {
+	views, size := m.Bundle.Views, m.Bundle.ImageSize
+	grid := set.Draft.Refit.Grid
+	for _, s := range append(slices.Clone(set.Draft.Scaffold), set.Draft.Final...) {
+		grid = max(grid, s.Grid)
+	}
+	fits := 2 * field.FitBytes(grid, grid*grid*grid)
+	pictures := views * (1 + len(set.Draft.Rounds))
+	rays := int64(pictures) * int64(size) * int64(size) * field.RayBytes
+	return fits + field.DrawBytes(grid, pictures, size) + rays*(1+field.RayGrowth)
 }

@@ -5,6 +5,7 @@ import (
 
 	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/diffusion"
+	"dreamcad/inference/field"
 	"dreamcad/inference/models"
 	"dreamcad/inference/vae"
 )
@@ -62,5 +63,29 @@ func TestFootprintOfTheFullModel(t *testing.T) {
 			t.Errorf("%d jobs need %.2f GiB, want 2.8 to %.1f (%v)", jobs, gib, most, err)
 		}
 		t.Logf("%d jobs: %.2f GiB", jobs, gib)
+	}
+}
+
+// The fields of a mesh take what the fits, the drawing and the rays of a draft take:
+// about a quarter of a GiB with the small model, half of one with the full one.
+func TestMeshFootprint(t *testing.T) {
+	set := DefaultMeshSettings()
+	of := func(name string, views, size int) int64 {
+		d := models.Description{Name: name, Views: views, ImageSize: size}
+		return (&Model{Bundle: &models.Bundle{Description: d}}).MeshFootprint(&set)
+	}
+	small, full := of("small", 4, 64), of("full", 4, 256)
+	t.Logf("%d and %d MiB", small>>20, full>>20)
+	if least := 2 * field.FitBytes(96, 0); small < least || small > 320<<20 {
+		t.Errorf("the small model: %d MiB, two fits alone take %d", small>>20, least>>20)
+	}
+	// The pictures of all rounds, each pixel a ray.
+	if more := int64(20*(256*256-64*64)) * field.RayBytes; full < small+more || full > 512<<20 {
+		t.Errorf("the full model: %d MiB", full>>20)
+	}
+	coarse := set
+	coarse.Draft.Final, coarse.Draft.Scaffold, coarse.Draft.Rounds = nil, nil, nil
+	if m := (&Model{Bundle: &models.Bundle{Description: models.Description{Views: 4, ImageSize: 64}}}); m.MeshFootprint(&coarse) >= small {
+		t.Error("rounds take nothing")
 	}
 }

@@ -19,4 +19,13 @@ if [ "$code" != 1 ] || [ "$(wc -l <"$out/log")" != 1 ] || ! grep -q 'no CUDA dri
   echo "asking for a missing card: exit code $code" >&2
   exit 1
 fi
+# Every part of make card must fail in a sentence here, and none stop the others.
+make --no-print-directory bin/cuda.test
+code=0
+CARD_OUT=$out/card TEST=bin/cuda.test DREAM=bin/dream-cuda TORCH_PYTHON=none bash scripts/card.sh >"$out/log" 2>&1 || code=$?
+if [ "$code" != 1 ] || [ "$(grep -c '^FAIL [0-9]* s [a-z-]*: .' "$out/card/summary.txt")" != 10 ]; then
+  cat "$out/log"
+  echo "make card without a card: exit code $code" >&2
+  exit 1
+fi
 echo "the CUDA build runs without a driver"

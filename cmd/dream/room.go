@@ -78,8 +78,9 @@ func (a *app) together(m *inference.Model, f engineFlags) int {
 		return 1
 	}
 	for n := mostTogether; n > 1; n-- {
-		// A fifth stays free: near a full card no new work is taken.
-		if need, err := m.Footprint(n); err == nil && need < free/5*4 {
+		// A fifth stays free: near a full card no new work is taken. One of the jobs may be a mesh.
+		set := inference.DefaultMeshSettings()
+		if need, err := m.Footprint(n); err == nil && need+m.MeshFootprint(&set) < free/5*4 {
 			return n
 		}
 	}

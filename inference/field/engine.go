@@ -127,6 +127,27 @@ func PackCamera(c Camera, size int, dst []float32) {
 // enters and leaves the bounding sphere, colour, opacity, weight.
 const RayFloats = 13
 
+// Memory of a device, in bytes, that an engine takes for a grid of n voxels a side.
+
+// FitBytes is that of a fit in which so many voxels change: the grid twice, its
+// gradient and Adam's two moments (4 floats a voxel each), a Laplacian, marks, indices.
+func FitBytes(n, voxels int) int64 {
+	cells := int64(n) * int64(n) * int64(n)
+	return cells*(5*16+4+1) + int64(voxels)*4 + 4096
+}
+
+// DrawBytes is that of so many pictures of size×size: grid, marks, cameras, pixels.
+func DrawBytes(n, pictures, size int) int64 {
+	cells := int64(n) * int64(n) * int64(n)
+	return cells*17 + int64(pictures)*(CameraFloats+int64(size)*int64(size)*5)*4 + 1024
+}
+
+// RayBytes is that of a ray; lists of rays have room for RayGrowth times as many.
+const (
+	RayBytes  = 4 * RayFloats
+	RayGrowth = 2
+)
+
 // Pack writes the rays from index from on, (n, RayFloats).
 func (r *Rays) Pack(from int, dst []float32) {
 	const part = 4096

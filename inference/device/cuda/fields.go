@@ -78,11 +78,11 @@ type rayList struct {
 }
 
 func (f *fields) rays(r *field.Rays) (*rayList, error) {
-	const bytes = 4 * field.RayFloats
+	const bytes = field.RayBytes
 	n := r.Len()
 	l := f.list
 	if l == nil || l.rays != r || int64(n)*bytes > l.bytes {
-		room := int64(n) * bytes * 2
+		room := int64(n) * bytes * field.RayGrowth
 		p, err := f.card.allocate(room, "the rays of a field")
 		if err != nil {
 			return nil, err
@@ -154,7 +154,7 @@ func (f *fields) Fit(g *field.Grid, active []bool, rays *field.Rays, cfg field.S
 		Colour: cfg.Colour / float32(cfg.Rays), Opacity: cfg.Opacity / float32(cfg.Rays), InverseH: 1 / h,
 	}
 	err = f.card.do(func() error {
-		room, err := f.take(cells*(5*16+4+1) + int64(len(voxels))*4 + 4096)
+		room, err := f.take(field.FitBytes(g.N, len(voxels)))
 		if err != nil {
 			return err
 		}
@@ -284,7 +284,7 @@ func (f *fields) Render(g *field.Grid, cams []field.Camera, size int, beta float
 	b := float32(beta) * g.Voxel()
 	err := f.card.do(func() error {
 		cells := int64(g.N) * int64(g.N) * int64(g.N)
-		r, err := f.take(cells*17 + int64(len(cameras)+len(out))*4 + 1024)
+		r, err := f.take(field.DrawBytes(g.N, len(cams), size))
 		if err != nil {
 			return err
 		}

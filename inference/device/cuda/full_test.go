@@ -300,6 +300,10 @@ func TestFullAgainstPyTorch(t *testing.T) {
 // TestFullSpeed prints our times beside those of PyTorch in the same folder, and the device memory of a views job.
 func TestFullSpeed(t *testing.T) {
 	p := openPeer(t)
+	empty, err := nvmlUsed()
+	if err != nil {
+		t.Error(err)
+	}
 	card := openCard(t, Options{}).(*Card)
 	ours := map[string]float64{}
 	measure := func(name string, e device.Exec) {
@@ -345,6 +349,7 @@ func TestFullSpeed(t *testing.T) {
 		fmt.Printf("device memory in use: %.2f GiB (ours: weights, buffers and arena %.2f GiB)\n", float64(total-free)/(1<<30), float64(card.totalBytes)/(1<<30))
 		return err
 	})
+	viewsMemory(t, card.info.UUID, empty)
 	_ = m.Close()
 	for _, batch := range []int{8, 16, 32, 64} {
 		_, exec, _ := p.unetExec(t, card, batch, p.get(t, "x"), p.get(t, "context"), p.get(t, "camera"))
