@@ -47,6 +47,7 @@ func Run(t *testing.T, open Opener) {
 		{"place", nil, place},
 		{"list and resolve", nil, listResolve},
 		{"stats", nil, stats},
+		{"oldest waiting job", nil, oldestWaiting},
 		{"keep limits", func(c *queue.Config) { c.KeepCount, c.KeepEvents = 3, 100 }, keepLimits},
 		{"forget", nil, forget},
 		{"batches", func(c *queue.Config) { c.MaxFailures, c.KeepBatch = 1, 2 }, batches},

@@ -206,6 +206,36 @@ func stats(b *bench) {
 	}
 }
 
+// oldestWaiting: the age told is that of the job that has waited longest, whether
+// or not it stands first; who comes back waits from then on.
+func oldestWaiting(b *bench) {
+	want := func(sec float64) {
+		b.t.Helper()
+		s, err := b.q.Stats(b.ctx)
+		b.ok(err)
+		if got, ok := s.Oldest[queue.Interactive]; sec < 0 && ok || sec >= 0 && (!ok || float64(got) < sec || float64(got) > sec+5) {
+			b.t.Fatalf("the oldest waits for %v s (%v), want %v", got, ok, sec)
+		}
+	}
+	want(-1)
+	b.submit(Request("a", "first"))
+	b.Advance(100 * time.Second)
+	b.submit(Request("a", "second"))
+	b.Advance(20 * time.Second)
+	want(120)
+	first := b.lease("w")
+	want(20)
+	b.submit(Request("b", "third"))
+	b.Advance(5 * time.Second)
+	b.ok(b.q.GiveBack(b.ctx, first.Ref(), queue.GiveBackOptions{Reason: queue.Returned, Used: 1}))
+	b.Advance(10 * time.Second)
+	want(35) // the second, though the first stands before it again
+	for range 3 {
+		b.complete(b.lease("w"), 1)
+	}
+	want(-1)
+}
+
 func keepLimits(b *bench) {
 	var ids []string
 	for i := range 5 {

@@ -196,7 +196,11 @@ local s = struct.pack('@state.f', @state.w)
 call('HSET', P .. 'leases', mine, struct.pack('@lease.f', bulk and 1 or 0, du, beside == 115 and 0 or ms + est * 1000) .. id)
 call('MSET', P .. 'k', struct.pack('@head.f@total.f', @head.w, @total.w), uk, struct.pack('@user.f', @user.w), k, s .. string.sub(v[1], pos))
 rest('reseat', us) -- limited
-if woken == 119 and (more or call('EXISTS', P .. 'v:interactive:' .. po, P .. 'v:bulk:' .. po) > 0) then call('ZADD', P .. 'w:' .. po, '0', '1') end
+if woken == 119 then -- the marker may have been another pool's than the job
+  for p = 5, #ARGV do
+    if string.find(pools, ARGV[p], 1, true) then call('ZADD', P .. 'w:' .. string.sub(ARGV[p], 2, -2), '0', '1') end
+  end
+end
 if at == 1 then return id .. '\n' .. s .. v[2] end
 call('HDEL', P .. 'jh:' .. id, 'pg')
 return {id, s, v[2], unpack(call('HMGET', P .. 'jh:' .. id, FIELDS))}`

@@ -36,13 +36,10 @@ if ARGV[3] ~= '' then
     if ARGV[6] ~= '' then event(j, 'progress', ARGV[6]) end
   end
 end
-local entry = call('HGET', P .. 'leases', j.li)
-if entry then
-  local @lease, pos = struct.unpack('@lease.f', entry)
-  if eta > 0 and left > 0 then eta = now() + left end
-  dl = j.du
-  call('HSET', P .. 'leases', j.li, struct.pack('@lease.f', bulk, dl, eta) .. j.id)
-end
+local entry, eta, _ = call('HGET', P .. 'leases', j.li), 0
+if entry then _, _, eta = struct.unpack('@lease.f', entry) end
+if eta > 0 and left > 0 then eta = now() + left end
+call('HSET', P .. 'leases', j.li, struct.pack('@lease.f', j.cl == 'bulk' and 1 or 0, dl, eta) .. j.id)
 if switched('worker', j.wn) then return {'drain', dl} end
 if j.cl ~= 'bulk' then return {'go on', dl} end
 if j.as == 1 then return {'yield', dl} end
