@@ -55,6 +55,7 @@ func TestHostilePrompts(t *testing.T) {
 	w := newWorld(t)
 	w.server.Unlimited()
 	w.Render.Results.Read = nil // pictures take a while
+	var all []slacktest.Message
 	w.start()
 	escaped := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;") // as Slack hands on what people type
 	for i, prompt := range []string{
@@ -63,6 +64,7 @@ func TestHostilePrompts(t *testing.T) {
 		"{\"type\":\"section\"}", "'; DROP TABLE jobs; #", ":smile:", "# heading",
 	} {
 		user := fmt.Sprint("U", i)
+		w.Channel = w.server.AddChannel()      // one of its own: each takes about a message a second
 		w.dream(user, escaped.Replace(prompt)) // waits for its public message
 		w.Complete(w.Lease())
 		if !w.server.Wait(patience, func() bool {
@@ -70,8 +72,9 @@ func TestHostilePrompts(t *testing.T) {
 		}) {
 			t.Fatalf("%q: no result; log:\n%s", prompt, w.Log)
 		}
+		all = append(all, w.server.Messages(w.Channel)...)
 	}
-	for _, m := range w.server.Messages(w.Channel) {
+	for _, m := range all {
 		if m.Everyone || slices.Contains(m.Pinged, "U99") || len(m.Pinged) > 0 && !strings.Contains(m.Text, "is ready") {
 			t.Errorf("%s notified %v, everyone %v", m.Blocks, m.Pinged, m.Everyone)
 		}
