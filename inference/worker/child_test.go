@@ -93,6 +93,9 @@ func child(base string) error {
 	dev := newChain()
 	dev.pace = 10 * time.Millisecond
 	dev.together, _ = strconv.Atoi(os.Getenv("WORKER_BATCH"))
+	if n, _ := strconv.Atoi(os.Getenv("WORKER_ROUNDS")); n > 0 {
+		dev.rounds = n
+	}
 	dev.ledger.file, err = os.OpenFile(filepath.Join(base, "ledger"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

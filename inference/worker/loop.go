@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"dreamcad/queue"
@@ -20,8 +19,6 @@ type hands struct {
 	long   *session
 	short  []*session
 	joined int // short ones that came to others since the hands were last empty
-
-	leaving atomic.Int32 // sessions that had no place and are being given back
 }
 
 // maxJoined short jobs for each place may join in a row; then the hands become
@@ -51,6 +48,13 @@ func (h *hands) turn() []*session {
 // suspect tells whether a short job is there that cost a worker its life before.
 func (h *hands) suspect() bool {
 	return slices.ContainsFunc(h.short, func(s *session) bool { return s.job.Crashes > 0 })
+}
+
+// alone tells whether the worker has no lease besides this one.
+func (w *Worker) alone(s *session) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.running) == 1 && w.running[s.ref.Lease] == s
 }
 
 // room tells whether a short job could come to those that are there.
@@ -91,10 +95,17 @@ func (w *Worker) loop(ctx context.Context) {
 				continue
 			default:
 			}
-			// What is leased while a suspect takes the worker down would be blamed with it.
-			if turn[0] != h.long && turn[0].job.Crashes > 0 && (lease.asking.Load() > 0 || h.leaving.Load() > 0) {
-				time.Sleep(5 * time.Millisecond)
-				continue
+			// What is leased while a suspect takes the worker down would be blamed with
+			// it: it steps when nothing else is asked for, held, published or given back.
+			if s := turn[0]; s != h.long && s.job.Crashes > 0 && s.cause() == nil {
+				if h.long != nil {
+					h.long.handBack(queue.Yielded)
+					h.long = nil
+				}
+				if lease.asking.Load() > 0 || !w.alone(s) {
+					time.Sleep(5 * time.Millisecond)
+					continue
+				}
 			}
 			for _, s := range w.advance(ctx, turn) {
 				h.drop(s)
@@ -118,11 +129,7 @@ func (w *Worker) place(s *session, h *hands) {
 	views := s.job.Kind == queue.Views
 	late := len(h.short) >= max(w.batch(), 1) || s.job.Crashes > 0 && h.suspect()
 	if views && late || !views && h.long != nil { // the wish for work was older than what runs now
-		h.leaving.Add(1)
-		w.sessions.Go(func() {
-			defer h.leaving.Add(-1)
-			s.giveBack(queue.Returned, nil)
-		})
+		w.sessions.Go(func() { s.giveBack(queue.Returned, nil) })
 		return
 	}
 	s.started = time.Now()

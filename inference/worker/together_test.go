@@ -332,3 +332,29 @@ func (c *counting) Ahead(works []worker.Work) error {
 	c.largest = max(c.largest, len(works))
 	return c.Pipeline.Ahead(works)
 }
+
+// A mesh that is held while an input kills the process is blamed once: afterwards
+// it is handed back before the suspect steps.
+func TestPoisonBesideAMesh(t *testing.T) {
+	b := newBench(t)
+	mesh := b.submit(queue.Mesh, queue.Interactive, "a mug")
+	poison := b.submit(queue.Views, queue.Interactive, "poison")
+	for n := 0; b.job(poison.ID).Status != queue.Quarantined; n++ {
+		if n > 6 {
+			t.Fatalf("after %d restarts the job is %s", n, b.job(poison.ID).Status)
+		}
+		p := b.spawn(fmt.Sprintf("gpu%d", n%2), "WORKER_POISON=1", "WORKER_ROUNDS=300") // 15 s
+		for alive := true; alive; {
+			select {
+			case <-p.exited:
+				alive = false
+			case <-time.After(50 * time.Millisecond):
+				alive = b.job(poison.ID).Status != queue.Quarantined
+			}
+		}
+	}
+	b.spawn("gpu2", "WORKER_POISON=1", "WORKER_ROUNDS=300")
+	if j := b.wait(mesh.ID, queue.Done); j.Crashes > 1 {
+		t.Errorf("the mesh was blamed for %d crashes", j.Crashes)
+	}
+}
