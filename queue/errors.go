@@ -39,14 +39,14 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := string(e.Code)
+	switch {
+	case e.Err != nil:
+		s += ": " + e.Err.Error()
+	case e.Sentence != "":
+		s = e.Sentence
+	}
 	if e.Doing != "" {
-		s = e.Doing + ": " + s
-	}
-	if e.Err != nil {
-		return s + ": " + e.Err.Error()
-	}
-	if e.Sentence != "" {
-		return s + ": " + e.Sentence
+		return e.Doing + ": " + s
 	}
 	return s
 }

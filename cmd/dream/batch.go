@@ -243,14 +243,20 @@ func (c *batchResultsCmd) Run(a *app) (err error) {
 		if c.Format == "csv" {
 			put, end = csvLines(w)
 		}
+		done, linked := 0, 0
 		err = ingest.Results(a.ctx, q, store, b.ID, func(r ingest.Result) error {
 			if r.Status == queue.Done && link != nil {
 				if r.Links, err = link(a.ctx, r.Job); err != nil {
 					return err
 				}
+				done++
+				linked += min(len(r.Links), 1)
 			}
 			return put(r)
 		})
+		if err == nil && done > 0 && linked == 0 {
+			fmt.Fprintln(a.stderr, "No result has links: they need web.public_url, or results in S3 (storage.url).")
+		}
 		return errors.Join(err, end(), w.Flush())
 	})
 }

@@ -53,6 +53,13 @@ func TestBatchOfFiles(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &first); err != nil || len(lines) != 2 || first.Prompt != "a green chair" || first.Seed != 7 || first.Status != "done" {
 		t.Errorf("results %q: %v", lines, err)
 	}
+	if c := command("batch", "results", "things"); true {
+		var errs bytes.Buffer
+		c.Stdout, c.Stderr = io.Discard, &errs
+		if err := c.Run(); err != nil || !strings.Contains(errs.String(), "No result has links") {
+			t.Errorf("a folder has no links, and nobody says so: %v %q", err, &errs)
+		}
+	}
 	if out := run("batch", "watch", "things", "--json"); !strings.Contains(out, `"state": "ended"`) {
 		t.Errorf("watch says %q", out)
 	}

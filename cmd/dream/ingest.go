@@ -42,7 +42,8 @@ type ingestCmd struct {
 func (*ingestCmd) Help() string {
 	return "Queues every prompt of the files. A text file has a prompt a line (with flags as in chat; # begins a comment), " +
 		"a CSV file a header with the column prompt and any of negative, seed, kind, quality, formats, model, tag; " +
-		"JSON Lines have objects with the same names. The same file is the same batch, so an interrupted command can be run again.\n\n" +
+		"JSON Lines have objects with the same names. The same file is the same batch, so an interrupted command can be run again. " +
+		"Exit code 1 also tells that a file holds no usable prompt, or could not be read to its end.\n\n" +
 		"Example: dream ingest chairs.csv --quality draft --wait"
 }
 
@@ -57,6 +58,11 @@ func cliRequester() queue.Requester {
 
 // Run reads the files and, with --wait, feeds and watches their batches.
 func (c *ingestCmd) Run(a *app) error {
+	settings := c.defaults()
+	settings.Prompt = "x"
+	if err := settings.Normalise(); err != nil {
+		return usageError{errors.New(queue.SentenceOf(err))}
+	}
 	q, err := openQueue(a.ctx, a)
 	if err != nil {
 		return err
@@ -89,10 +95,25 @@ func (c *ingestCmd) Run(a *app) error {
 	if err := c.writeRejects(a.ctx, store, reports); err != nil {
 		return err
 	}
-	if !c.Wait || c.DryRun {
-		return nil
+	var bad []error
+	for _, r := range reports {
+		switch {
+		case r.Incomplete != "":
+			bad = append(bad, fmt.Errorf("%q was not read to its end: %s", r.Name, r.Incomplete))
+		case r.Accepted == 0:
+			bad = append(bad, fmt.Errorf("%q holds no usable prompt", r.Name))
+		}
 	}
-	return c.wait(a, q, store, reports)
+	if c.Wait && !c.DryRun {
+		bad = append(bad, c.wait(a, q, store, reports))
+	}
+	return errors.Join(bad...)
+}
+
+// defaults are what lines leave open.
+func (c *ingestCmd) defaults() queue.Request {
+	return queue.Request{Kind: queue.Kind(c.Kind), Quality: queue.Quality(c.Quality), Model: c.Model, Formats: c.Formats, Negative: c.Negative,
+		Private: c.Private, Requester: cliRequester(), Origin: queue.Origin{Platform: "cli"}}
 }
 
 func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report, error) {
@@ -106,6 +127,9 @@ func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report
 			return ingest.Report{}, err
 		}
 		defer f.Close()
+		if fi, err := f.Stat(); err == nil && fi.IsDir() {
+			return ingest.Report{}, errors.New("it is a folder, not a prompt file")
+		}
 		r, name = f, filepath.Base(file)
 	}
 	p := newProgress(a.stderr, c.JSON)
@@ -118,8 +142,7 @@ func (c *ingestCmd) one(a *app, in *ingest.Ingester, file string) (ingest.Report
 		Name: name, Batch: c.Batch, Format: format, SeedFrom: c.SeedFrom, Dedupe: c.Dedupe, DryRun: c.DryRun, Force: c.Force,
 		ParseLine: parseLine, Check: cleanRequest,
 		Progress: func(r ingest.Report) { p.show("reading", int(r.Lines), 0) },
-		Defaults: queue.Request{Kind: queue.Kind(c.Kind), Quality: queue.Quality(c.Quality), Model: c.Model, Formats: c.Formats, Negative: c.Negative,
-			Private: c.Private, Requester: cliRequester(), Origin: queue.Origin{Platform: "cli"}},
+		Defaults: c.defaults(),
 	})
 }
 

@@ -59,12 +59,25 @@ func (j *jobArgs) each(a *app, f func(ctx context.Context, q queue.Queue, id str
 	})
 }
 
+// limitFlag bounds a list.
+type limitFlag struct {
+	Limit int `short:"n" default:"50" help:"How many, at most 1000."`
+}
+
+// Validate is called when the command line was read.
+func (f limitFlag) Validate() error {
+	if f.Limit < 1 || f.Limit > 1000 {
+		return fmt.Errorf("--limit is %d, it must be from 1 to 1000", f.Limit)
+	}
+	return nil
+}
+
 type jobsListCmd struct {
 	User   string   `help:"Only this user's (platform:id)." placeholder:"USER"`
 	Batch  string   `help:"Only this batch's." placeholder:"ID"`
-	Status []string `help:"Only these: queued, scheduled, leased, done, failed, cancelled, quarantined."`
-	Limit  int      `short:"n" default:"50" help:"How many, at most 1000."`
-	JSON   bool     `name:"json" help:"Print JSON."`
+	Status []string `enum:"queued,scheduled,leased,done,failed,cancelled,quarantined" help:"Only these: queued, scheduled, leased, done, failed, cancelled, quarantined."`
+	limitFlag
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run prints a line a job.

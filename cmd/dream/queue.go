@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,6 +40,7 @@ func (c *queueStatsCmd) Run(a *app) error {
 			}
 		}
 		if c.JSON {
+			s.Workers, s.Switches = orEmpty(s.Workers), orEmpty(s.Switches)
 			err = printJSON(a.stdout, struct {
 				queue.Stats
 				Violations []string `json:"violations,omitempty"`
@@ -76,7 +78,7 @@ func printStats(a *app, s *queue.Stats) error {
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Durations)) {
 		d := s.Durations[k]
-		fmt.Fprintf(w, "run time\t%s: %.1f s (p90 %.1f s) of %d\n", k, d.P50, d.P90, d.Samples)
+		fmt.Fprintf(w, "run time\t%s: %.1f s (p90 %.1f s) of %d\n", strings.Trim(k, "/ "), d.P50, d.P90, d.Samples)
 	}
 	for _, k := range slices.Sorted(maps.Keys(s.Outbox)) {
 		fmt.Fprintf(w, "outbox\t%s has %d events to read\n", k, s.Outbox[k])
@@ -92,6 +94,14 @@ type scopeFlags struct {
 	Class string `help:"Only this class: interactive or bulk." xor:"scope"`
 	User  string `help:"Only this user (platform:id)." xor:"scope"`
 	Batch string `help:"Only this batch." xor:"scope"`
+}
+
+// Validate is called when the command line was read.
+func (f scopeFlags) Validate() error {
+	if f.Class != "" && !slices.Contains(queue.Classes, queue.Class(f.Class)) {
+		return fmt.Errorf("there is no class %q, only interactive and bulk", f.Class)
+	}
+	return nil
 }
 
 func (f *scopeFlags) scope() (queue.Scope, string) {
@@ -143,6 +153,17 @@ func (c *queueDrainCmd) Run(a *app) error {
 		if c.Undo {
 			return printSwitches(a, q, c.JSON, q.Resume(a.ctx, queue.OfWorker, c.Worker))
 		}
+		s, err := q.Stats(a.ctx)
+		if err != nil {
+			return err
+		}
+		var seen []string
+		for _, w := range s.Workers {
+			seen = append(seen, w.Name)
+		}
+		if !slices.Contains(seen, c.Worker) { // a worker that is away may come back
+			fmt.Fprintf(a.stderr, "No worker called %q was seen lately; seen were: %s.\n", c.Worker, cmp.Or(strings.Join(seen, ", "), "none"))
+		}
 		return printSwitches(a, q, c.JSON, q.Pause(a.ctx, queue.OfWorker, c.Worker, "dream queue drain"))
 	})
 }
@@ -174,8 +195,8 @@ func switchLine(x queue.Switch) string {
 }
 
 type queueDeadCmd struct {
-	Limit int  `short:"n" default:"50" help:"How many, at most 1000."`
-	JSON  bool `name:"json" help:"Print JSON."`
+	limitFlag
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run lists failed jobs.
@@ -183,8 +204,8 @@ func (c *queueDeadCmd) Run(a *app) error { return listStatus(a, queue.Failed, c.
 
 type queueQuarantineCmd struct {
 	Release []string `help:"Let the input of these jobs be submitted again." placeholder:"JOB"`
-	Limit   int      `short:"n" default:"50" help:"How many, at most 1000."`
-	JSON    bool     `name:"json" help:"Print JSON."`
+	limitFlag
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run lists or releases quarantined jobs.

@@ -84,6 +84,8 @@ type Report struct {
 	DryRun     bool     `json:"dry_run,omitempty"`
 	Rejects    []Reject `json:"rejects,omitempty"`     // the first 100
 	RejectsKey string   `json:"rejects_key,omitempty"` // storage key of all of them
+	// Incomplete says why reading stopped before the file's end.
+	Incomplete string `json:"incomplete,omitempty"`
 }
 
 // Sentence is the answer to the person who sent the file.
@@ -239,7 +241,8 @@ func (in *Ingester) read(ctx context.Context, src *source, sp *spool, o *Options
 			if cerr := ctx.Err(); cerr != nil {
 				return cerr
 			}
-			return reject(&record{line: src.line + 1}, "reading stopped here: "+err.Error())
+			rep.Incomplete = readError(err)
+			return reject(&record{line: src.line + 1}, "reading stopped here: "+rep.Incomplete)
 		}
 		why := x.err
 		seeded := x.req.Seed != nil // by the line or the settings
@@ -251,7 +254,8 @@ func (in *Ingester) read(ctx context.Context, src *source, sp *spool, o *Options
 			why = x.req.Normalise()
 		}
 		if why == nil && rep.Accepted >= o.MaxLines {
-			return reject(x, fmt.Sprintf("reading stopped here: more than %d prompts", o.MaxLines))
+			rep.Incomplete = fmt.Sprintf("more than %d prompts", o.MaxLines)
+			return reject(x, "reading stopped here: "+rep.Incomplete)
 		}
 		if why != nil {
 			text := why.Error()

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bufio"
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"encoding/csv"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -309,13 +311,43 @@ func fromJSON(l string, r *queue.Request) error {
 	d.DisallowUnknownFields()
 	o := object{Negative: r.Negative, Kind: r.Kind, Quality: r.Quality, Formats: r.Formats, Model: r.Model, Tag: r.Tag, Seed: r.Seed}
 	if err := d.Decode(&o); err != nil {
-		return fmt.Errorf("not a JSON object of this form: %v", err)
+		return jsonError(err)
 	}
 	if d.More() {
 		return errors.New("more than one JSON value on the line")
 	}
 	r.Prompt, r.Negative, r.Seed, r.Kind, r.Quality, r.Formats, r.Model, r.Tag = o.Prompt, o.Negative, o.Seed, o.Kind, o.Quality, o.Formats, o.Model, o.Tag
 	return nil
+}
+
+// jsonError says in the file's words what is wrong with a line.
+func jsonError(err error) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) && kind.Field != "" {
+		want := "a text"
+		switch kind.Type.Kind() {
+		case reflect.Int64:
+			want = "a whole number"
+		case reflect.Slice:
+			want = "a list of texts"
+		}
+		return fmt.Errorf("%q must be %s, not %s", kind.Field, want, kind.Value)
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("the name %s is unknown; possible are %s", name, strings.Join(columns, ", "))
+	}
+	return errors.New("not a JSON object")
+}
+
+// readError says why reading stopped.
+func readError(err error) string {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "the gzip data ends early, the file was cut off"
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.As(err, new(flate.CorruptInputError)):
+		return "the gzip data is damaged"
+	}
+	return err.Error()
 }
 
 // cut shortens a text for a message.
