@@ -39,7 +39,14 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		return redisq.Open(ctx, cfg, o)
+		q, err := redisq.Open(ctx, cfg, o)
+		if queue.CodeOf(err) == queue.CodeUnavailable {
+			return nil, fmt.Errorf("Redis at %s does not answer; is it running, and is queue.url right? %w", strings.Join(o.Addrs, ", "), err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return q, nil
 	default:
 		return nil, usagef("queue.url begins with %q; possible are sqlite, redis, rediss and their +sentinel and +cluster forms", scheme)
 	}

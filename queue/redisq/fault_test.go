@@ -31,7 +31,7 @@ func faultConfig() queue.Config {
 	c.Lease, c.Heartbeat, c.TickEvery = 1500*time.Millisecond, 400*time.Millisecond, 100*time.Millisecond
 	c.BackoffBase, c.BackoffMax, c.YieldAfter, c.YieldHorizon = 50*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, 0
 	if os.Getenv(soakEnv) != "" { // for days
-		c.KeyLife, c.KeepCount, c.KeepEvents = 3*time.Second, 2000, 5000
+		c.KeyLife, c.KeepCount, c.KeepEvents = 10*time.Minute, 2000, 5000
 	}
 	return c
 }
