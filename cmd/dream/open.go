@@ -41,7 +41,7 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 		}
 		q, err := redisq.Open(ctx, cfg, o)
 		if queue.CodeOf(err) == queue.CodeUnavailable {
-			return nil, fmt.Errorf("Redis at %s does not answer; is it running, and is queue.url right? %w", strings.Join(o.Addrs, ", "), err)
+			return nil, fmt.Errorf("the Redis at %s does not answer (is it running, is queue.url right?): %w", strings.Join(o.Addrs, ", "), err)
 		}
 		if err != nil {
 			return nil, err
