@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -48,16 +50,20 @@ func (c *opsTestAlertCmd) Run(a *app) error {
 	return withQueue(a, func(q queue.Queue) error {
 		t := queue.Alert{Code: "test", Key: host, Severity: queue.Info, State: queue.Firing, Since: time.Now().UTC(), Source: host,
 			Text: "This is a test of the alerts, sent by dream ops test-alert. Nothing is wrong."}
-		if err := alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.stdout, "The test alert is on its way to the ops channels; it resolves in %v.\n", c.After)
-		select {
-		case <-time.After(c.After):
-		case <-a.ctx.Done():
+		err := alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t)
+		if err == nil {
+			fmt.Fprintf(a.stdout, "The test alert is on its way to the ops channels; it resolves in %v.\n", c.After)
+			select {
+			case <-time.After(c.After):
+			case <-a.ctx.Done():
+			}
 		}
 		t.State = queue.Resolved
 		t.Text = "The test of the alerts is over."
-		return alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t)
+		// Also after a failure, and when interrupted: where the first arrived, the end must too.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 10*time.Second)
+		defer cancel()
+		end := alert.Send(ctx, a.config.Ops.alertConfig(), q, t)
+		return cmp.Or(err, end)
 	})
 }

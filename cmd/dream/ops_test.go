@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +16,7 @@ import (
 	"dreamcad/queue"
 	"dreamcad/queue/queuetest"
 	"dreamcad/queue/redisq"
+	"dreamcad/queue/sqliteq"
 )
 
 // The real program with thresholds that every machine is beyond: it tells the
@@ -158,5 +162,26 @@ func TestTwoWorkersTellOnce(t *testing.T) {
 	}
 	if err != nil || n > 2 {
 		t.Errorf("one outage: the stream has %v %+v", err, stream)
+	}
+}
+
+// A test alert that one way refuses is taken back on the others.
+func TestTestAlertEndsEverywhere(t *testing.T) {
+	refusing := httptest.NewServer(http.NotFoundHandler())
+	defer refusing.Close()
+	data := t.TempDir()
+	cmd := exec.Command("dream", "ops", "test-alert", "--after", "10m")
+	cmd.Env = append(os.Environ(), "DREAM_DATA="+data, "DREAM_OPS_WEBHOOK="+refusing.URL)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "it answered 404") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("%v:\n%s", err, out)
+	}
+	q, err := sqliteq.Open(t.Context(), filepath.Join(data, "queue.db"), queue.DefaultConfig(), sqliteq.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	told, err := q.Alerts(t.Context(), "", 10, 0)
+	if firing, ferr := q.FiringAlerts(t.Context()); err != nil || ferr != nil || len(told) != 2 || len(firing) != 0 {
+		t.Errorf("told %+v, firing %+v, %v %v", told, firing, err, ferr)
 	}
 }

@@ -93,7 +93,7 @@ func units(ctx context.Context) []Result {
 			line, _, _ := strings.Cut(string(exit.Stderr), "\n")
 			err = errors.New(line)
 		}
-		r.Text = fmt.Sprintf("Its units could not be looked at: %v.", err)
+		r.Text = fmt.Sprintf("Its units could not be looked at: %s.", strings.TrimSuffix(err.Error(), "."))
 		return []Result{r}
 	}
 	var out []Result

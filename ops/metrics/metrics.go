@@ -222,8 +222,8 @@ func ofQueue(put emit, s *queue.Stats, retired map[string]bool) {
 	}
 	for sort, d := range s.Durations {
 		if d.Samples > 0 {
-			put(prometheus.GaugeValue, "job_seconds", "Recent run times of a sort of job.", d.P50, "sort", sort, "quantile", "0.5")
-			put(prometheus.GaugeValue, "job_seconds", "Recent run times of a sort of job.", d.P90, "sort", sort, "quantile", "0.9")
+			put(prometheus.GaugeValue, "job_median_seconds", "Median of the recent run times of a sort of job.", d.P50, "sort", sort)
+			put(prometheus.GaugeValue, "job_p90_seconds", "What nine tenths of the recent run times of a sort of job do not exceed.", d.P90, "sort", sort)
 		}
 	}
 }

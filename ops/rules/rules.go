@@ -134,14 +134,20 @@ func (r *Rule) back(v float64) bool {
 
 // Condition is the rule in words.
 func (r *Rule) Condition() string {
+	lasting := func(what string, d time.Duration) string {
+		if d == 0 {
+			return what
+		}
+		return fmt.Sprintf("%s for %v", what, d)
+	}
 	if r.Unit == "" {
-		return fmt.Sprintf("when it is so for %v, until it is not for %v", r.Hold, r.ClearHold)
+		return lasting("when it is so", r.Hold) + ", until " + lasting("it is not", r.ClearHold)
 	}
 	sign := ">"
 	if r.Below {
 		sign = "≤"
 	}
-	return fmt.Sprintf("%s %g %s for %v, until %g %s for %v", sign, r.Fire, r.Unit, r.Hold, r.Clear, r.Unit, r.ClearHold)
+	return lasting(fmt.Sprintf("%s %g %s", sign, r.Fire, r.Unit), r.Hold) + ", until " + lasting(fmt.Sprintf("%g %s", r.Clear, r.Unit), r.ClearHold)
 }
 
 // text is the message of a transition.
