@@ -7,35 +7,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// alone is how many scripts under way at once each have a connection for
-// themselves. Those beyond share pipelines: fewer reads and writes on both
-// sides, but a hop between goroutines that would slow a lone caller down.
-const alone = 3
-
 // run executes a script; the one key routes to the slot.
 func (q *Queue) run(ctx context.Context, s *redis.Script, args ...any) *redis.Cmd {
-	defer q.busy.Add(-1)
-	if q.busy.Add(1) > alone {
-		if cmd := q.runAmong(ctx, s, args); cmd != nil {
-			return cmd
-		}
-	}
-	return s.Run(ctx, q.c, q.slot, args...)
-}
-
-// runAmong executes a script in a pipeline with others. It returns nil where
-// the server refused the call (no such script, read only, loading): then the
-// call has to be made alone, where the client does what the refusal asks for.
-func (q *Queue) runAmong(ctx context.Context, s *redis.Script, args []any) *redis.Cmd {
 	cmd := redis.NewCmd(ctx, append([]any{"evalsha", s.Hash(), 1, q.slot[0]}, args...)...)
-	err := q.many.Submit(ctx, cmd).WaitContext(ctx)
+	err := q.calls.do(ctx, cmd)
 	var refusal redis.Error
 	switch {
-	case err != nil && errors.Is(err, ctx.Err()): // the answer may still be written to cmd
+	case errors.Is(err, errGaveUp): // the answer may still be written to cmd
 		cmd = redis.NewCmd(ctx)
-		cmd.SetErr(err)
+		cmd.SetErr(ctx.Err())
 	case err != nil && !errors.Is(err, redis.Nil) && errors.As(err, &refusal):
-		return nil
+		// No such script, read only, loading: on its own the client does what
+		// the refusal asks for.
+		return s.Run(ctx, q.c, q.slot, args...)
 	}
 	return cmd
 }

@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,16 +28,15 @@ const schemaVersion = 3
 
 // Queue is the Redis backend; it fulfils [queue.Queue].
 type Queue struct {
-	cfg  queue.Config
-	o    Options
-	c    redis.UniversalClient
-	many *redis.AutoPipeliner // of c: gathers calls into pipelines
-	busy atomic.Int64         // scripts under way
-	p    string               // prefix with the hash tag
-	slot []string             // the key that routes to it
-	s    scripts
-	mu   sync.Mutex
-	seen map[string]time.Time // worker name → when it was registered last
+	cfg   queue.Config
+	o     Options
+	c     redis.UniversalClient
+	calls collector
+	p     string   // prefix with the hash tag
+	slot  []string // the key that routes to it
+	s     scripts
+	mu    sync.Mutex
+	seen  map[string]time.Time // worker name → when it was registered last
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -162,11 +160,8 @@ func Open(ctx context.Context, cfg queue.Config, o Options) (*Queue, error) {
 	}
 	q := &Queue{cfg: cfg, o: o, c: redis.NewUniversalClient(&o.UniversalOptions), p: "{" + o.Prefix + "}:", seen: map[string]time.Time{}}
 	q.s, q.slot = q.newScripts(), []string{q.key("c")}
-	var err error
-	if q.many, err = q.c.AsyncAutoPipeline(); err == nil {
-		err = q.begin(ctx)
-	}
-	if err != nil {
+	q.calls.c = q.c
+	if err := q.begin(ctx); err != nil {
 		return nil, errors.Join(err, q.c.Close())
 	}
 	return q, nil
