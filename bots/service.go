@@ -99,6 +99,9 @@ func New(c Config, jobs Jobs, store storage.Store, ingest Ingester, log *slog.Lo
 	return &Service{config: c, jobs: jobs, store: store, ingest: ingest, words: words, log: log, now: time.Now}, nil
 }
 
+// Qualities are those that are offered, in rising order.
+func (s *Service) Qualities() []queue.Quality { return s.config.Qualities }
+
 // Present lets the service show results again, by /jobs show and /history.
 func (s *Service) Present(r *Renderer) { s.render = r }
 

@@ -371,6 +371,17 @@ func TestLists(t *testing.T) {
 	}
 }
 
+// A model that is not offered is refused in a sentence that names those that are.
+func TestModels(t *testing.T) {
+	b := fixture(t, Config{Models: []string{"mini", "large"}})
+	if r := b.say(t, "1", "/dream a mug --model nosuch"); !r.Refused || !strings.Contains(r.Text, "mini, large") {
+		t.Errorf("%+v", r)
+	}
+	if r := b.say(t, "1", "/dream a mug --model large"); r.Refused {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestIngest(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "words")
 	if err := os.WriteFile(list, []byte("bomb\n"), 0o600); err != nil {

@@ -93,6 +93,12 @@ func (b *Bot) commands() []slashCommand {
 	kind, quality, seed := opt(optString, "kind"), opt(optString, "quality"), opt(optString, "seed")
 	kind.Choices = choices("mesh", "views")
 	quality.Choices = choices("draft", "standard", "high")
+	if b.config.Qualities != nil {
+		quality.Choices = nil
+		for _, q := range b.config.Qualities {
+			quality.Choices = append(quality.Choices, choices(string(q))...)
+		}
+	}
 	seed.MaxLength = 16 // as text: integers arrive as doubles
 	negative := opt(optString, "negative")
 	negative.MaxLength = parse.MaxPrompt

@@ -32,8 +32,10 @@ type Config struct {
 	APIURL     string // base, without /api; empty: DefaultAPI
 	GatewayURL string // empty: what the API names
 	PublicKey  string // hex; for HTTP interactions only
-	// Models to offer as choices; may be empty.
-	Models []string
+	// Models and Qualities to offer as choices; no models: any name may be
+	// typed, no qualities: all.
+	Models    []string
+	Qualities []queue.Quality
 	// ReadyIn is how long opening a session may take; 0 is 30 s.
 	ReadyIn time.Duration
 	// Silent is the age of the last heartbeat's acknowledgement at which a

@@ -120,7 +120,7 @@ func TestRegisterOnChange(t *testing.T) {
 	w := newWorld(t)
 	for _, models := range [][]string{nil, {"mini", "mvdream-sd21"}, {"mini", "mvdream-sd21"}} {
 		w.bot = w.newBot()
-		w.bot.config.Models = models
+		w.bot.config.Models, w.bot.config.Qualities = models, []queue.Quality{queue.Draft}
 		if err := w.bot.Register(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -129,6 +129,9 @@ func TestRegisterOnChange(t *testing.T) {
 		t.Errorf("the commands were written %d times", n)
 	}
 	for _, c := range w.server.Commands() {
+		if bytes.Contains(c, []byte(`"name":"dream"`)) && (!bytes.Contains(c, []byte(`"value":"mvdream-sd21"`)) || bytes.Contains(c, []byte(`"value":"high"`))) {
+			t.Errorf("%s", c)
+		}
 		if admin := bytes.Contains(c, []byte(`"name":"admin"`)); admin != bytes.Contains(c, []byte(`"default_member_permissions":"0"`)) {
 			t.Errorf("%s", c)
 		}

@@ -81,7 +81,7 @@ func (*botRunCmd) Run(a *app) error {
 func newService(a *app, q queue.Queue, store storage.Store) (*bots.Service, error) {
 	l := a.config.Chat
 	return bots.New(bots.Config{
-		Keep: a.config.Storage.Keep, Qualities: l.Qualities, AdultPlaces: l.AdultChannels,
+		Keep: a.config.Storage.Keep, Qualities: l.Qualities, Models: l.Models, AdultPlaces: l.AdultChannels,
 		Limits: limits.Config{
 			UserDay: l.UserDay, SpaceDay: l.SpaceDay, TotalDay: l.TotalDay, Cooldown: l.Cooldown,
 			UserLive: l.UserLive, SpaceLive: l.SpaceLive, TotalLive: l.TotalLive,
@@ -108,7 +108,9 @@ func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service,
 		cfg.EditEvery = a.config.Chat.EditEvery
 	}
 	if d := a.config.Discord; d.Token != "" {
-		c.discord = discord.New(discordConfig(a), service, q, a.log)
+		own := discordConfig(a)
+		own.Qualities = service.Qualities()
+		c.discord = discord.New(own, service, q, a.log)
 		cfg.OpsChannel = d.OpsChannel
 		out := delivery.New(cfg, q, c.discord, c.discord, renderer, metrics, a.log)
 		c.discord.Learn(out.Outbound())
@@ -136,7 +138,7 @@ func newChats(a *app, q queue.Queue, store storage.Store, service *bots.Service,
 
 func discordConfig(a *app) discord.Config {
 	d := a.config.Discord
-	return discord.Config{Token: string(d.Token), APIURL: d.APIURL, GatewayURL: d.GatewayURL, PublicKey: d.PublicKey}
+	return discord.Config{Token: string(d.Token), APIURL: d.APIURL, GatewayURL: d.GatewayURL, PublicKey: d.PublicKey, Models: a.config.Chat.Models}
 }
 
 func slackConfig(a *app) slack.Config {

@@ -94,6 +94,7 @@ type chatSettings struct {
 	Admins        []string        `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`
 	Ingest        []string        `yaml:"ingest" env:"INGEST" help:"Who may send prompt files, besides admins; same form."`
 	Qualities     []queue.Quality `yaml:"qualities" env:"QUALITIES" help:"Qualities that are offered, in rising order, of draft, standard, high; empty: draft. Workers must be able to make them."`
+	Models        []string        `yaml:"models" env:"MODELS" help:"Models that people may name; empty: any, also one that no worker has."`
 	AdultChannels []string        `yaml:"adult_channels" env:"ADULT_CHANNELS" help:"Channels (platform:id) in which the adult classes of the block list do not hold; age-restricted: all that Discord marks so."`
 	BlockFile     string          `yaml:"block_file" env:"BLOCK_FILE" help:"File of words and /patterns/ that prompts may not hold; read again when it changes."`
 }
