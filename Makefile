@@ -200,7 +200,7 @@ test-faults: deps tools ## Run the fault matrix 20 times and write its counts to
 	PATH="$(TOOLS):$$PATH" $(GO) run ./queue/queuetest/faults -rows "$(ROWS)" -rounds $(ROUNDS) -doc docs/reliability.md $(ARGS)
 
 .PHONY: test-memory
-test-memory: ## Push a million interactions through each chat adapter and report bytes per interaction (half an hour; nightly)
+test-memory: ## Push a million interactions through each chat adapter and report bytes per interaction (10 to 30 minutes; nightly)
 	DREAM_INTERACTIONS=1000000 $(GO) test ./bots/discord ./bots/slack -run 'TestMemory$$' -timeout 120m -p 1 -v
 
 .PHONY: test-full

@@ -217,7 +217,7 @@ func TestLoad(t *testing.T) {
 		if bad := refused(w.server); len(bad) > 0 {
 			t.Errorf("%d refusals, the first: %s", len(bad), bad[0])
 		}
-		t.Logf("%d chattest.Results, the slowest %v after its job's end; %d edits; alert after %v", n, worst,
+		t.Logf("%d results, the slowest %v after its job's end; %d edits; alert after %v", n, worst,
 			len(w.server.Requests(http.MethodPatch, "/channels/")), alerts[0].Created.Sub(raised))
 	})
 }
