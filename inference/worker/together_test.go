@@ -343,7 +343,7 @@ func TestPoisonBesideAMesh(t *testing.T) {
 		if n > 6 {
 			t.Fatalf("after %d restarts the job is %s", n, b.job(poison.ID).Status)
 		}
-		p := b.spawn(fmt.Sprintf("gpu%d", n%2), "WORKER_POISON=1", "WORKER_ROUNDS=300") // 15 s
+		p := b.spawn(fmt.Sprintf("gpu%d", n%2), "WORKER_POISON=1", "WORKER_ROUNDS=100") // 5 s
 		for alive := true; alive; {
 			select {
 			case <-p.exited:
@@ -353,7 +353,7 @@ func TestPoisonBesideAMesh(t *testing.T) {
 			}
 		}
 	}
-	b.spawn("gpu2", "WORKER_POISON=1", "WORKER_ROUNDS=300")
+	b.spawn("gpu2", "WORKER_POISON=1", "WORKER_ROUNDS=100")
 	if j := b.wait(mesh.ID, queue.Done); j.Crashes > 1 {
 		t.Errorf("the mesh was blamed for %d crashes", j.Crashes)
 	}
