@@ -53,12 +53,11 @@ func TestBatchOfFiles(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &first); err != nil || len(lines) != 2 || first.Prompt != "a green chair" || first.Seed != 7 || first.Status != "done" {
 		t.Errorf("results %q: %v", lines, err)
 	}
-	if c := command("batch", "results", "things"); true {
-		var errs bytes.Buffer
-		c.Stdout, c.Stderr = io.Discard, &errs
-		if err := c.Run(); err != nil || !strings.Contains(errs.String(), "No result has links") {
-			t.Errorf("a folder has no links, and nobody says so: %v %q", err, &errs)
-		}
+	var errs bytes.Buffer
+	c := command("batch", "results", "things")
+	c.Stderr = &errs
+	if err := c.Run(); err != nil || !strings.Contains(errs.String(), "No result has links") {
+		t.Errorf("a folder has no links, and nobody says so: %v %q", err, &errs)
 	}
 	if out := run("batch", "watch", "things", "--json"); !strings.Contains(out, `"state": "ended"`) {
 		t.Errorf("watch says %q", out)
@@ -67,8 +66,13 @@ func TestBatchOfFiles(t *testing.T) {
 	if err := json.Unmarshal([]byte(run("jobs", "list", "--json")), &jobs); err != nil || len(jobs) != 2 {
 		t.Fatalf("%+v %v", jobs, err)
 	}
-	if out := run("jobs", "show", jobs[0].ID[len(jobs[0].ID)-6:], "--json"); !strings.Contains(out, `"status": "done"`) {
+	if out := run("jobs", "show", jobs[0].ID[len(jobs[0].ID)-6:], "--json"); !strings.Contains(out, `"status": "done"`) || strings.Contains(out, "place") {
 		t.Errorf("show says %q", out)
+	}
+	run("queue", "pause")
+	again := strings.Fields(run("jobs", "retry", jobs[0].ID))
+	if out := run("jobs", "show", again[len(again)-1], "--json"); !strings.Contains(out, `"position": 1`) || !strings.Contains(out, `"paused"`) {
+		t.Errorf("show says %q of a job that waits", out)
 	}
 
 	silent := command("ingest", "-", "--format", "txt")

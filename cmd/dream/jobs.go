@@ -148,11 +148,33 @@ func (c *jobsShowCmd) Run(a *app) error {
 		if c.JSON {
 			return printJSON(a.stdout, struct {
 				queue.Job
-				Place *queue.Place `json:"place,omitempty"`
-			}{j, &p})
+				Place *placeView `json:"place,omitempty"`
+			}{j, viewPlace(&p)})
 		}
 		return printJob(a, &j, &p)
 	})
+}
+
+// placeView is a job's place in JSON; times are seconds.
+type placeView struct {
+	Position  int     `json:"position"`
+	About     bool    `json:"about,omitempty"`
+	Known     bool    `json:"known"` // the ranges mean something
+	StartLow  float64 `json:"start_low"`
+	StartHigh float64 `json:"start_high"`
+	RunLow    float64 `json:"run_low"`
+	RunHigh   float64 `json:"run_high"`
+	Paused    string  `json:"paused,omitempty"`
+	Slots     int     `json:"slots"`
+}
+
+// viewPlace is nil for a job that is over.
+func viewPlace(p *queue.Place) *placeView {
+	if p.Status.Terminal() {
+		return nil
+	}
+	return &placeView{Position: p.Position, About: p.About, Known: p.Known, StartLow: p.StartLow.Seconds(), StartHigh: p.StartHigh.Seconds(),
+		RunLow: p.RunLow.Seconds(), RunHigh: p.RunHigh.Seconds(), Paused: p.Paused, Slots: p.Slots}
 }
 
 func printJob(a *app, j *queue.Job, p *queue.Place) error {

@@ -192,20 +192,7 @@ func TestPoisonTogether(t *testing.T) {
 	for i := range 3 {
 		good = append(good, b.submit(queue.Views, queue.Interactive, fmt.Sprintf("mug %d", i)))
 	}
-	for n := 0; b.job(poison.ID).Status != queue.Quarantined; n++ {
-		if n > 6 {
-			t.Fatalf("after %d restarts the job is %s", n, b.job(poison.ID).Status)
-		}
-		p := b.spawn(fmt.Sprintf("gpu%d", n%2), "WORKER_POISON=1", "WORKER_BATCH=4")
-		for alive := true; alive; {
-			select {
-			case <-p.exited:
-				alive = false
-			case <-time.After(50 * time.Millisecond):
-				alive = b.job(poison.ID).Status != queue.Quarantined
-			}
-		}
-	}
+	b.untilQuarantined(poison.ID, "WORKER_BATCH=4")
 	b.spawn("gpu2", "WORKER_POISON=1", "WORKER_BATCH=4")
 	for _, j := range good {
 		if j = b.wait(j.ID, queue.Done); j.Crashes > 1 {
@@ -339,20 +326,7 @@ func TestPoisonBesideAMesh(t *testing.T) {
 	b := newBench(t)
 	mesh := b.submit(queue.Mesh, queue.Interactive, "a mug")
 	poison := b.submit(queue.Views, queue.Interactive, "poison")
-	for n := 0; b.job(poison.ID).Status != queue.Quarantined; n++ {
-		if n > 6 {
-			t.Fatalf("after %d restarts the job is %s", n, b.job(poison.ID).Status)
-		}
-		p := b.spawn(fmt.Sprintf("gpu%d", n%2), "WORKER_POISON=1", "WORKER_ROUNDS=100") // 5 s
-		for alive := true; alive; {
-			select {
-			case <-p.exited:
-				alive = false
-			case <-time.After(50 * time.Millisecond):
-				alive = b.job(poison.ID).Status != queue.Quarantined
-			}
-		}
-	}
+	b.untilQuarantined(poison.ID, "WORKER_ROUNDS=100") // 5 s
 	b.spawn("gpu2", "WORKER_POISON=1", "WORKER_ROUNDS=100")
 	if j := b.wait(mesh.ID, queue.Done); j.Crashes > 1 {
 		t.Errorf("the mesh was blamed for %d crashes", j.Crashes)
