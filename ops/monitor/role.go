@@ -20,13 +20,15 @@ type Role struct {
 	self  holder
 	life  time.Duration
 
-	mu      sync.Mutex
-	known   bool   // the queue has answered once
-	owner   bool   // as of the last answer
-	deputy  bool   // the same
-	version string // of the owner's record, when that is ours
-	away    bool
-	since   time.Time // since when it is away, or answers
+	taking  sync.Mutex // held while the queue is asked
+	version string     // of the owner's record, when that is ours
+
+	mu     sync.Mutex
+	known  bool // the queue has answered once
+	owner  bool // as of the last answer
+	deputy bool // the same
+	away   bool
+	since  time.Time // since when it is away, or answers
 }
 
 type holder struct {
@@ -54,16 +56,28 @@ func NewRole(state queue.State, name, host string, life time.Duration) *Role {
 // processes that there are. Call it each time the queue has answered. It tells
 // whether the ownership was gained or lost.
 func (r *Role) Take(ctx context.Context, now time.Time, fleet []Live) (gained, lost bool, err error) {
+	owner, other, err := r.claim(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.known || r.away {
 		r.since = now
 	}
 	r.away, r.known = false, true
+	if err != nil {
+		return false, false, err
+	}
 	was := r.owner
+	r.owner, r.deputy = owner, !owner && deputy(fleet, other) == r.self.Name
+	return owner && !was, was && !owner, nil
+}
+
+// claim asks for the ownership; other is who has it instead.
+func (r *Role) claim(ctx context.Context) (owner bool, other holder, err error) {
+	r.taking.Lock()
+	defer r.taking.Unlock()
 	text, err := json.Marshal(r.self)
 	if err != nil {
-		return false, false, fmt.Errorf("encode the owner: %w", err)
+		return false, other, fmt.Errorf("encode the owner: %w", err)
 	}
 	// Without the ownership version is "": the record must not be there.
 	rec, err := r.state.Put(ctx, ownerKey, text, r.version, r.life)
@@ -71,24 +85,21 @@ func (r *Role) Take(ctx context.Context, now time.Time, fleet []Live) (gained, l
 		r.version = ""
 		rec, err = r.state.Put(ctx, ownerKey, text, "", r.life)
 	}
-	switch queue.CodeOf(err) {
-	case queue.CodeConflict:
-		r.owner = false
-	case "":
-		if err == nil {
-			r.owner, r.deputy, r.version = true, false, rec.Version
-			return !was, false, nil
-		}
-		fallthrough
-	default:
-		return false, false, err
+	if err == nil {
+		r.version = rec.Version
+		return true, other, nil
+	}
+	if queue.CodeOf(err) != queue.CodeConflict {
+		return false, other, err
 	}
 	rec, err = r.state.Get(ctx, ownerKey)
-	var o holder
-	if err == nil && json.Unmarshal(rec.Value, &o) == nil {
-		r.deputy = deputy(fleet, o) == r.self.Name
+	if err == nil {
+		err = json.Unmarshal(rec.Value, &other)
 	}
-	return false, was, nil
+	if queue.CodeOf(err) == queue.CodeNotFound { // it has just left
+		err = nil
+	}
+	return false, other, err
 }
 
 // deputy is the name of the process that tells when the owner cannot: one of
@@ -140,13 +151,16 @@ func (r *Role) Defers(now time.Time) bool {
 
 // Leave gives up the ownership: the process ends.
 func (r *Role) Leave(ctx context.Context) error {
+	r.taking.Lock()
+	defer r.taking.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.owner = false
+	r.mu.Unlock()
 	if r.version == "" {
 		return nil
 	}
 	err := r.state.Delete(ctx, ownerKey, r.version)
-	r.owner, r.version = false, ""
+	r.version = ""
 	if queue.CodeOf(err) == queue.CodeConflict {
 		return nil
 	}
