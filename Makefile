@@ -63,7 +63,7 @@ $(TOOLS)/%: tools.mod tools.sum
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Run the linters, among them the import arrows
-	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: builds
 builds: ## Build the three variants: without cgo, plain, cuda
@@ -158,7 +158,7 @@ eval-meshes:
 
 .PHONY: security
 security: $(TOOLS)/golangci-lint $(TOOLS)/govulncheck ## gosec, govulncheck and npm audit, as far as their databases can be reached
-	$(TOOLS)/golangci-lint run --enable-only gosec ./...
+	$(TOOLS)/golangci-lint run --allow-parallel-runners --enable-only gosec ./...
 	$(TOOLS)/govulncheck ./... || echo "govulncheck: its database could not be reached or it found something (above)"
 	cd bots/web/ui && npm audit --omit=dev || echo "npm audit: its database could not be reached or it found something (above)"
 
