@@ -136,15 +136,21 @@ func table(b *testing.B, r *queuetest.Redis, name string, n int) {
 	}
 	m := func(k string) float64 {
 		if figures[k] == nil {
-			return math.NaN() // no node to run BullMQ
+			return math.NaN() // asynq has no pipeline; no Node, no BullMQ
 		}
 		return median(figures[k])
 	}
 	w := os.Stdout
 	fmt.Fprintf(w, "\n%s (medians of %d, calls or jobs a second)\n\n| | dreamcad | asynq | ratio | BullMQ | ratio |\n|---|---:|---:|---:|---:|---:|\n", name, rounds)
+	cell := func(format string, v float64) string {
+		if math.IsNaN(v) {
+			return ""
+		}
+		return fmt.Sprintf(format, v)
+	}
 	row := func(what, key, suffix, note string) {
 		o, a, j := m(key+" ours"+suffix), m(key+" asynq"+suffix), m(key+" bull"+suffix)
-		fmt.Fprintf(w, "| %s | %.0f%s | %.0f | %.2f | %.0f | %.2f |\n", what, o, note, a, o/a, j, o/j)
+		fmt.Fprintf(w, "| %s | %.0f%s | %s | %s | %s | %s |\n", what, o, note, cell("%.0f", a), cell("%.2f", o/a), cell("%.0f", j), cell("%.2f", o/j))
 	}
 	fmt.Fprintf(w, "| PING, 1 client | %.0f | | | | |\n", m("PING"))
 	row("enqueue, 1 client", "enqueue", "", fmt.Sprintf(" (%.2f × PING)", m("enqueue ours")/m("PING")))
