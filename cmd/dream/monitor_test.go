@@ -19,10 +19,8 @@ import (
 	"dreamcad/queue"
 )
 
-// A worker that is killed is missed by the others, and its return ends that; one
-// that is stopped in order is not. Meanwhile dream monitor, the console and
-// Prometheus show its scripted card.
-func TestLostWorkerAndMonitor(t *testing.T) {
+// lostWorkers is a webhook that passes on what it hears of lost workers, with its address.
+func lostWorkers(t *testing.T) (<-chan queue.Alert, string) {
 	hook := make(chan queue.Alert, 100)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var a queue.Alert
@@ -30,10 +28,18 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 			hook <- a
 		}
 	}))
-	defer server.Close()
+	t.Cleanup(server.Close)
+	return hook, server.URL
+}
+
+// A worker that is killed is missed by the others, and its return ends that; one
+// that is stopped in order is not. Meanwhile dream monitor, the console and
+// Prometheus show its scripted card.
+func TestLostWorkerAndMonitor(t *testing.T) {
+	hook, address := lostWorkers(t)
 	data := t.TempDir()
 	env := []string{"DREAM_DATA=" + data, "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=500ms", "DREAM_OPS_WORKER_LOST=4s", "DREAM_OPS_AGAIN=1ms"}
-	bot := spoken(t, append(env, "DREAM_OPS_WEBHOOK="+server.URL, "DREAM_METRICS_LISTEN=127.0.0.1:0"), "bot")
+	bot := spoken(t, append(env, "DREAM_OPS_WEBHOOK="+address, "DREAM_METRICS_LISTEN=127.0.0.1:0"), "bot")
 	card := gputest.Build(t, "0 temperature 71\n0 power 200\n")
 	start := func() *exec.Cmd {
 		return child(t, append(append(env, card.Env()...), "DREAM_WORKER_GUARD_GPUS=all"), "worker", "--device", "cpu", "--name", "w1")
@@ -157,18 +163,11 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 // A lost worker that nobody forgets is given up after ops.worker_gone. A chat
 // platform that no bot serves any more can be forgotten.
 func TestGivenUpAndRetired(t *testing.T) {
-	hook := make(chan queue.Alert, 100)
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var a queue.Alert
-		if json.NewDecoder(r.Body).Decode(&a) == nil && a.Code == "worker_lost" {
-			hook <- a
-		}
-	}))
-	defer server.Close()
+	hook, address := lostWorkers(t)
 	d := discordtest.New()
 	defer d.Close()
 	env := []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=300ms", "DREAM_OPS_WORKER_LOST=1s", "DREAM_OPS_WORKER_GONE=3s"}
-	discord := []string{"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_OPS_WEBHOOK=" + server.URL}
+	discord := []string{"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_OPS_WEBHOOK=" + address}
 	dream := func(args ...string) string {
 		cmd := exec.Command("dream", args...)
 		cmd.Env = append(os.Environ(), env...)
