@@ -77,7 +77,7 @@ type Bot struct {
 	mu     sync.Mutex
 	appID  string
 	selfID string
-	seen   recent
+	seen   bots.Recent
 	health Health
 	work   sync.WaitGroup
 }
@@ -195,23 +195,6 @@ func (b *Bot) identity(ctx context.Context) error {
 	return nil
 }
 
-// recent remembers the last few thousand ids, in two generations.
-type recent struct{ young, old map[string]bool }
-
-const recentSize = 4096
-
-// add reports whether the id is new.
-func (r *recent) add(id string) bool {
-	if r.young[id] || r.old[id] {
-		return false
-	}
-	if r.young == nil || len(r.young) >= recentSize {
-		r.old, r.young = r.young, make(map[string]bool, recentSize)
-	}
-	r.young[id] = true
-	return true
-}
-
 // handle takes one interaction, once, in a goroutine that cannot take the
 // process with it.
 func (b *Bot) handle(ctx context.Context, raw json.RawMessage) {
@@ -228,7 +211,7 @@ func (b *Bot) handle(ctx context.Context, raw json.RawMessage) {
 			return
 		}
 		b.mu.Lock()
-		fresh := b.seen.add(in.ID)
+		fresh := b.seen.Add(in.ID)
 		b.mu.Unlock()
 		if !fresh {
 			return

@@ -48,7 +48,7 @@ func (b *Bot) Endpoint(ctx context.Context) (http.Handler, error) {
 			_, _ = a.first(ctx, answerPong, nil, nil)
 		} else {
 			b.mu.Lock()
-			fresh := b.seen.add(in.ID)
+			fresh := b.seen.Add(in.ID)
 			b.mu.Unlock()
 			if !fresh { // a captured request, played again
 				http.Error(w, "interaction was answered", http.StatusConflict)

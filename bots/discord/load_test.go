@@ -93,16 +93,3 @@ func TestRateLimits(t *testing.T) {
 		t.Errorf("%d posts", len(posts))
 	}
 }
-
-// Memory stays flat over many interactions: nothing is kept for each of them.
-func TestRecent(t *testing.T) {
-	var r recent
-	for i := range 100_000 {
-		if !r.add(fmt.Sprint(i)) || r.add(fmt.Sprint(i)) {
-			t.Fatal("an id is not known at once")
-		}
-	}
-	if len(r.young)+len(r.old) > 2*recentSize {
-		t.Errorf("%d ids are kept", len(r.young)+len(r.old))
-	}
-}

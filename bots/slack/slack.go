@@ -72,7 +72,7 @@ type Bot struct {
 	people  *rate.Limiter // whose language is asked for
 
 	mu     sync.Mutex
-	seen   recent
+	seen   bots.Recent
 	health Health
 	langs  map[string]string // user → locale
 	asked  map[string]bool
@@ -250,7 +250,7 @@ func (b *Bot) event(ctx context.Context, client *socketmode.Client, e socketmode
 // with it. ack may be called once.
 func (b *Bot) handle(ctx context.Context, kind, id string, payload json.RawMessage, ack func(any) error) {
 	b.mu.Lock()
-	fresh := b.seen.add(id)
+	fresh := b.seen.Add(id)
 	b.mu.Unlock()
 	if !fresh {
 		_ = ack(nil) // redelivered: the first one is being answered
@@ -282,23 +282,6 @@ func errorCode(err error) string {
 		return e.Err
 	}
 	return ""
-}
-
-// recent remembers the last few thousand ids, in two generations.
-type recent struct{ young, old map[string]bool }
-
-const recentSize = 4096
-
-// add reports whether the id is new.
-func (r *recent) add(id string) bool {
-	if r.young[id] || r.old[id] {
-		return false
-	}
-	if r.young == nil || len(r.young) >= recentSize {
-		r.old, r.young = r.young, make(map[string]bool, recentSize)
-	}
-	r.young[id] = true
-	return true
 }
 
 // knownPeople is how many people's languages are remembered.
