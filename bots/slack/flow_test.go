@@ -38,7 +38,7 @@ func TestJobFromCommandToResult(t *testing.T) {
 	if m.Thread != status.TS || !slices.Equal(m.Pinged, []string{"U42"}) || m.Everyone || m.Unfurl {
 		t.Errorf("result in thread %q, notified %v, everyone %v, unfurled %v", m.Thread, m.Pinged, m.Everyone, m.Unfurl)
 	}
-	for _, want := range []string{"Model: mini", "/model.glb", "/jobs/" + job, "v1:vary:" + job, "v1:delete:" + job, `"confirm"`} {
+	for _, want := range []string{"Model: ", `"text":"mini"`, "/model.glb", "/jobs/" + job, "v1:vary:" + job, "v1:delete:" + job, `"confirm"`} {
 		if !bytes.Contains(m.Blocks, []byte(want)) {
 			t.Errorf("the result lacks %q: %s", want, m.Blocks)
 		}
