@@ -45,7 +45,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&s.rounds, "rounds", 20, "rounds of each row")
 	flag.IntVar(&s.workers, "at-once", 2, "tests that run at once")
 	flag.StringVar(&s.out, "out", "out/faults", "folder for counts and the logs of failures; remove it to begin anew")
-	flag.StringVar(&s.doc, "doc", "", "document whose table of counts is written anew")
+	flag.StringVar(&s.doc, "doc", "", "document whose table of counts is written anew, unless -rows chooses some")
 	flag.DurationVar(&s.within, "within", 0, "begin no round after this time (no limit)")
 	flag.Parse()
 	s.rows = strings.FieldsFunc(*rows, func(r rune) bool { return r == ',' || r == ' ' })
@@ -68,8 +68,8 @@ func run(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(s.out, "table.md"), []byte(table), 0o644); err != nil {
 		return err
 	}
-	if s.doc != "" {
-		if err := writeBetween(s.doc, book.table(matrix)); err != nil {
+	if s.doc != "" && len(s.rows) == 0 {
+		if err := writeBetween(s.doc, table); err != nil {
 			return err
 		}
 	}
