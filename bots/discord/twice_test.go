@@ -24,7 +24,7 @@ func TestSameInteractionInTwoProcesses(t *testing.T) {
 	}
 	w.bot.work.Wait()
 	second.work.Wait()
-	if kind, _, m := w.server.Answer(in); kind != 4 || m == nil || !strings.Contains(m.Content, "Queued") && !strings.Contains(m.Content, "already") {
+	if kind, _, m := w.server.Answer(in); kind != 4 || m == nil || !strings.Contains(m.Content, "Queued") && !strings.Contains(m.Content, "accepted before") {
 		t.Errorf("the answer is %d, %+v", kind, m)
 	}
 	if jobs, err := w.Q.List(w.Ctx, queue.Filter{}); err != nil || len(jobs) != 1 {
