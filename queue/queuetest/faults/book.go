@@ -138,7 +138,7 @@ func (b *book) table(rows []row) string {
 	if d := first.Format("2 January 2006"); d != days {
 		days = d + " to " + days
 	}
-	fmt.Fprintf(&s, "%s, %d processors, two tests at once. Rounds and failed rounds are of all the row's tests.\n\n", days, runtime.NumCPU())
+	fmt.Fprintf(&s, "%s, %d processors. Rounds and failed rounds are of all the row's tests.\n\n", days, runtime.NumCPU())
 	s.WriteString("| # | fault | rounds | failed | jobs | lost | effects other than once | worst restart |\n|---|---|---:|---:|---:|---:|---:|---:|\n")
 	for _, x := range rows {
 		sum, n, bad := result{}, 0, 0
