@@ -160,7 +160,8 @@ func table(b *testing.B, r *queuetest.Redis, name string, n int) {
 	}
 }
 
-// noopOurs has clients of its own, as asynq's server has.
+// noopOurs has clients of its own, as asynq's server has. As in both products'
+// workers, a slot asks for the next job while the last one is being completed.
 func noopOurs(b *testing.B, r *queuetest.Redis, n, c int) float64 {
 	q := openBench(b, r, "bench")
 	defer q.Close()
@@ -179,19 +180,24 @@ func noopOurs(b *testing.B, r *queuetest.Redis, n, c int) float64 {
 		wg.Go(func() {
 			caps := queuetest.Caps(fmt.Sprint("w", i))
 			caps.Wait = time.Second
+			completing := make(chan struct{}, 1)
 			for left.Load() > 0 {
 				l, err := q.Lease(b.Context(), caps)
 				if queue.CodeOf(err) == queue.CodeEmpty {
 					continue
 				}
-				if err == nil {
-					err = q.Complete(b.Context(), l.Ref(), queue.Result{Winner: l.ID, Used: 1})
-				}
 				if err != nil {
 					b.Error(err)
 					return
 				}
-				left.Add(-1)
+				completing <- struct{}{}
+				wg.Go(func() {
+					if err := q.Complete(b.Context(), l.Ref(), queue.Result{Winner: l.ID, Used: 1}); err != nil {
+						b.Error(err)
+					}
+					left.Add(-1)
+					<-completing
+				})
 			}
 		})
 	}
