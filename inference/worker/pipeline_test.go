@@ -22,19 +22,24 @@ import (
 // pipeline is the real small model with 3D settings that take seconds.
 func pipeline(t testing.TB) *worker.Pipeline {
 	t.Helper()
-	b, err := models.Open(mini.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return pipelineOn(t, processor(t))
+}
+
+func processor(t testing.TB) device.Device {
+	t.Helper()
 	dev, err := cpu.New(cpu.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pipelineOn(t, b, dev)
+	return dev
 }
 
-func pipelineOn(t testing.TB, b *models.Bundle, dev device.Device) *worker.Pipeline {
+func pipelineOn(t testing.TB, dev device.Device) *worker.Pipeline {
 	t.Helper()
+	b, err := models.Open(mini.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m, err := inference.Open(b, dev)
 	if err != nil {
 		t.Fatal(err)
@@ -152,15 +157,7 @@ func (fullCard) Compile(p *device.Program) (device.Exec, error) {
 // A job that finds no memory fails with how much it needs and who has it.
 func TestFullCardIsExplained(t *testing.T) {
 	r := newRig(t)
-	b, err := models.Open(mini.FS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := pipelineOn(t, b, fullCard{dev})
+	p := pipelineOn(t, fullCard{processor(t)})
 	p.Explain = func(err error) error { return fmt.Errorf("%w; a trainer holds the rest", err) }
 	r.runWith(p, nil)
 	j := r.wait(r.submit(queue.Views, queue.Interactive, "a mug").ID, queue.Failed)

@@ -230,10 +230,9 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// With Redis dead the webhook has an alert within 5 s; back again, Redis gets all
-// in order, and the next episode is told once though the records are old.
-func TestKeptWhileRedisIsAway(t *testing.T) {
-	server := queuetest.StartRedis(t, "--appendonly", "yes")
+// onRedis opens the server's queue, as a process of its own would.
+func onRedis(t *testing.T, server *queuetest.Redis) *redisq.Queue {
+	t.Helper()
 	o, err := redisq.ParseURL("redis://" + server.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +241,15 @@ func TestKeptWhileRedisIsAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer q.Close()
+	t.Cleanup(func() { q.Close() })
+	return q
+}
+
+// With Redis dead the webhook has an alert within 5 s; back again, Redis gets all
+// in order, and the next episode is told once though the records are old.
+func TestKeptWhileRedisIsAway(t *testing.T) {
+	server := queuetest.StartRedis(t, "--appendonly", "yes")
+	q := onRedis(t, server)
 	h := newHook(t)
 	s := start(t, h.config(), q)
 	s.Put(hot(queue.Firing))
@@ -315,20 +322,8 @@ func TestDeferAndRelease(t *testing.T) {
 // once, and the stream has one episode.
 func TestOneEndAfterAnOutage(t *testing.T) {
 	server := queuetest.StartRedis(t, "--appendonly", "yes")
-	open := func() *redisq.Queue {
-		o, err := redisq.ParseURL("redis://" + server.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { q.Close() })
-		return q
-	}
-	q, h := open(), newHook(t)
-	first, second := start(t, h.config(), q), start(t, h.config(), open())
+	q, h := onRedis(t, server), newHook(t)
+	first, second := start(t, h.config(), q), start(t, h.config(), onRedis(t, server))
 	server.Kill()
 	begun := hot(queue.Firing)
 	begun.Since = time.Now().Add(-time.Minute).UTC()

@@ -4,11 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"dreamcad/queue"
 	"dreamcad/queue/queuetest"
 )
 
@@ -50,26 +48,7 @@ func TestRow11WorkerClock(t *testing.T) {
 		if want := []string{"a0/1", "b0/1", "a1/1", "a2/1"}; !slices.Equal(got, want) {
 			t.Errorf("%+v: leases %v, want %v", c, got, want)
 		}
-		// It dies: its job comes back after the lease, not an hour later or at once.
-		id := f.submit("a", "orphan")
-		until(t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
-		w.Signal(syscall.SIGKILL)
-		<-w.Done()
-		died := time.Now()
-		var l *queue.Lease
-		until(t, "the rescue", func() bool {
-			var err error
-			l, err = f.q.Lease(f.ctx, queuetest.Caps("next"))
-			return err == nil
-		})
-		d := time.Since(died)
-		queuetest.Restarted(t, d)
-		if l.Job.ID != id || l.Job.Attempt != 2 || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
-			t.Errorf("%+v: %s attempt %d came back after %v", c, l.Job.ID, l.Job.Attempt, d)
-		}
-		if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
-			t.Fatal(err)
-		}
+		id := f.orphan(w, "a")
 		f.ledger(append(ids, id)...).Check(f.ctx, 10*time.Second)
 	}
 }

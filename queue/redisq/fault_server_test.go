@@ -158,25 +158,7 @@ func TestRow11WrongClock(t *testing.T) {
 				t.Errorf("lease %d is %q, want %q: order or leases depend on the worker's clock", i, l, want)
 			}
 		}
-		// A killed worker's job comes back after the lease, not an hour later or at once.
-		id := f.submit("b", "orphan")
-		until(t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
-		w.Signal(syscall.SIGKILL)
-		<-w.Done()
-		died := time.Now()
-		var l *queue.Lease
-		until(t, "the rescue", func() (ok bool) {
-			var err error
-			l, err = f.q.Lease(f.ctx, queuetest.Caps("next"))
-			return err == nil
-		})
-		queuetest.Restarted(t, time.Since(died))
-		if d := time.Since(died); l.Job.ID != id || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
-			t.Errorf("%s came back after %v, the lease is %v", l.Job.ID, d, faultConfig().Lease)
-		}
-		if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
-			t.Fatal(err)
-		}
+		id := f.orphan(w, "b")
 		f.ledger(append(ids, id)...).Check(f.ctx, 10*time.Second)
 	}
 }

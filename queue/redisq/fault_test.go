@@ -99,6 +99,32 @@ func until(t testing.TB, what string, f func() bool) {
 	}
 }
 
+// orphan submits a job and kills the worker that takes it: whatever a clock says,
+// the job comes back after the lease, not an hour later or at once.
+func (f *faultBench) orphan(w *queuetest.Child, user string) (id string) {
+	f.t.Helper()
+	id = f.submit(user, "orphan")
+	until(f.t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
+	w.Signal(syscall.SIGKILL)
+	<-w.Done()
+	died := time.Now()
+	var l *queue.Lease
+	until(f.t, "the rescue", func() bool {
+		var err error
+		l, err = f.q.Lease(f.ctx, queuetest.Caps("next"))
+		return err == nil
+	})
+	d := time.Since(died)
+	queuetest.Restarted(f.t, d)
+	if l.Job.ID != id || l.Job.Attempt != 2 || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
+		f.t.Errorf("%s attempt %d came back after %v, the lease is %v", l.Job.ID, l.Job.Attempt, d, faultConfig().Lease)
+	}
+	if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
+		f.t.Fatal(err)
+	}
+	return id
+}
+
 // Row 1: kill -9 at each named point; another worker finishes the job.
 func TestRow1KilledWorker(t *testing.T) {
 	r := queuetest.StartRedis(t)
