@@ -46,8 +46,9 @@ type Job struct {
 	Views     []File      `json:"views,omitempty"`    // once the four views exist, under the attempt's prefix
 	ViewsBy   string      `json:"views_by,omitempty"` // lease id of the attempt that wrote them
 	Check     *Checkpoint `json:"checkpoint,omitempty"`
-	Failure   *Failure    `json:"failure,omitempty"` // of the last attempt that failed
-	Result    *Result     `json:"result,omitempty"`  // when done
+	Failure   *Failure    `json:"failure,omitempty"`    // of the last attempt that failed
+	CrashedBy []Crash     `json:"crashed_by,omitempty"` // one entry for each of Crashes, in their order; not in a lease's answer
+	Result    *Result     `json:"result,omitempty"`     // when done
 	// Estimate is the expected GPU-seconds, Used what attempts so far took.
 	Estimate float64 `json:"estimate"`
 	Used     float64 `json:"used"`
@@ -127,10 +128,24 @@ const (
 type Failure struct {
 	Kind     FailKind `json:"kind"`
 	Sentence string   `json:"sentence,omitempty"` // for the requester
-	Detail   string   `json:"detail,omitempty"`   // for operators: error chain, signal, last lines of the log
+	Detail   string   `json:"detail,omitempty"`   // for operators: the error chain
 	Worker   string   `json:"worker,omitempty"`
+	// Exit says how the worker's process ended, if it did and somebody saw it:
+	// "SIGKILL", "exit status 2" (≤ 100 bytes).
+	Exit string `json:"exit,omitempty"`
+	// Log is the end of what that process logged, free of secrets (the last 4 kB).
+	Log string `json:"log,omitempty"`
 	// Used is the GPU time of the attempt in seconds; 0 charges the wall time.
 	Used float64 `json:"used,omitempty"`
 	// RetryAfter overrides the backoff of FailError, for example while storage is away.
 	RetryAfter time.Duration `json:"retry_after,omitempty"`
+}
+
+// Crash is one attempt whose worker was lost with it.
+type Crash struct {
+	Kind    FailKind  `json:"kind"`
+	Worker  string    `json:"worker"`
+	Exit    string    `json:"exit,omitempty"` // as in Failure
+	Attempt int       `json:"attempt"`
+	At      time.Time `json:"at"`
 }

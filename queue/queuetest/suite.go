@@ -35,6 +35,7 @@ func Run(t *testing.T, open Opener) {
 		{"retries", func(c *queue.Config) { c.MaxFailures = 2 }, retries},
 		{"bad input", nil, badInput},
 		{"quarantine", nil, quarantine},
+		{"evidence", nil, evidence},
 		{"cancel", nil, cancel},
 		{"give back", nil, giveBack},
 		{"yield", nil, yield},

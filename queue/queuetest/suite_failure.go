@@ -2,6 +2,8 @@ package queuetest
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,8 +94,66 @@ func quarantine(b *bench) {
 	}
 	b.status(id2, queue.Quarantined)
 	b.ok(b.q.Requeue(b.ctx, id2))
-	if l := b.lease("w"); l.Job.ID != id2 || l.Job.Crashes != 0 {
+	if l := b.lease("w"); l.Job.ID != id2 || l.Job.Crashes != 0 || b.job(id2).CrashedBy != nil {
 		b.t.Fatalf("requeued: %+v", l.Job)
+	}
+}
+
+// evidence: a job tells of each crash who had it and how that process ended, and of
+// the last one what it logged, bounded, once however often it was told.
+func evidence(b *bench) {
+	id := b.submit(Request("a", "poison"))
+	long := "begin" + strings.Repeat("x", queue.MaxErrorText) + "last words"
+	var refs []queue.Ref
+	var deaths []queue.Failure
+	for i, exit := range []string{"", "SIGKILL", "SIGSEGV"} {
+		l := b.lease(fmt.Sprint("w", i))
+		f := queue.Failure{Kind: queue.FailDied, Worker: l.Job.Worker, Exit: exit, Log: long}
+		if exit == "" { // nobody saw it: the lease runs out
+			b.Advance(time.Hour)
+			b.tick()
+			if _, err := b.q.Fail(b.ctx, l.Ref(), f); queue.CodeOf(err) != queue.CodeLost {
+				b.t.Fatalf("a death told after the rescue: %v", err)
+			}
+			b.status(id, queue.Queued)
+			continue
+		}
+		for range 2 {
+			st, err := b.q.Fail(b.ctx, l.Ref(), f)
+			b.ok(err)
+			if want := map[string]queue.Status{"SIGKILL": queue.Scheduled, "SIGSEGV": queue.Quarantined}[exit]; st != want {
+				b.t.Fatalf("%s: %s, want %s", exit, st, want)
+			}
+		}
+		refs, deaths = append(refs, l.Ref()), append(deaths, f)
+		b.Advance(time.Minute)
+		b.tick()
+	}
+	if _, err := b.q.Fail(b.ctx, refs[0], deaths[0]); queue.CodeOf(err) != queue.CodeLost {
+		b.t.Fatalf("a death of an earlier attempt: %v", err)
+	}
+	j := b.status(id, queue.Quarantined)
+	var got []string
+	for _, c := range j.CrashedBy {
+		got = append(got, fmt.Sprintf("%d %s %s %s", c.Attempt, c.Worker, c.Kind, c.Exit))
+		if c.At.Before(j.Submitted) || c.At.After(j.Ended) {
+			b.t.Errorf("crash at %v, job from %v to %v", c.At, j.Submitted, j.Ended)
+		}
+	}
+	if want := []string{"1 w0/1 crash ", "2 w1/1 died SIGKILL", "3 w2/1 died SIGSEGV"}; !slices.Equal(got, want) || j.Crashes != 3 {
+		b.t.Fatalf("%d crashes %q, want %q", j.Crashes, got, want)
+	}
+	f := j.Failure
+	if f == nil || f.Exit != "SIGSEGV" || f.Worker != "w2/1" || len(f.Log) != queue.MaxErrorText || !strings.HasSuffix(f.Log, "last words") {
+		b.t.Fatalf("%+v", f)
+	}
+	js, err := b.q.List(b.ctx, queue.Filter{Status: []queue.Status{queue.Quarantined}})
+	b.ok(err)
+	if len(js) != 1 || len(js[0].CrashedBy) != 3 || js[0].Failure.Exit != "SIGSEGV" {
+		b.t.Fatalf("listed: %+v", js)
+	}
+	if es := b.events(""); strings.Contains(es[len(es)-1].Message, "SIG") || es[len(es)-1].Kind != queue.EventFailed {
+		b.t.Fatalf("told: %+v", es[len(es)-1])
 	}
 }
 

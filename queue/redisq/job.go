@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dreamcad/queue"
+	"dreamcad/queue/internal/crash"
 )
 
 // extra are the fields of an event that only some kinds have.
@@ -39,7 +40,7 @@ func decode(s string, v any) error {
 // hash is a job as it is stored: j the record, r the request, re the result, and
 // of its hash, which only some jobs have, under names that are short because a
 // million jobs may carry them: fa failures, cr crashes, di deaths in a row, cw
-// who crashed, fi last outcome of a lease that did not complete it, pg progress,
+// the crashes (package crash), fi last outcome of a lease that did not complete it, pg progress,
 // vi views, vb by which attempt, ck checkpoint, fl failure, yi yielded at.
 type hash map[string]string
 
@@ -77,6 +78,7 @@ func (h hash) job() (queue.Job, error) {
 	j := queue.Job{
 		Status: s.status, Attempt: int(s.attempt), Failures: h.int("fa"), Crashes: h.int("cr"), LeaseID: s.lease, Worker: s.worker,
 		Submitted: at(s.submitted), Started: at(s.started), Ended: at(s.ended), Estimate: s.estimate, Used: s.used, ViewsBy: h["vb"],
+		CrashedBy: crash.List(h["cw"]),
 	}
 	switch j.Status {
 	case queue.Scheduled:

@@ -69,7 +69,7 @@ if waiting > soon then
 end
 return {'go on', dl}`
 
-	// ARGV: id lease kind worker used after-ms rnd json eventdata reason; returns {status} or {"lost"|"cancelled"|…, ""}
+	// ARGV: id lease kind worker used after-ms rnd json eventdata reason exit; returns {status} or {"lost"|"cancelled"|…, ""}
 	failLua = `
 local j, why, x = holder(load(ARGV[1]), ARGV[2])
 if not j then
@@ -78,7 +78,7 @@ if not j then
   count('refused_' .. why)
   return {why, ''}
 end
-failed(j, {kind=ARGV[3], worker=ARGV[4] ~= '' and ARGV[4] or j.wk, used=tonumber(ARGV[5]), after=tonumber(ARGV[6]), rnd=tonumber(ARGV[7]), json=ARGV[8], data=ARGV[9], reason=ARGV[10]})
+failed(j, {kind=ARGV[3], worker=ARGV[4] ~= '' and ARGV[4] or j.wk, used=tonumber(ARGV[5]), after=tonumber(ARGV[6]), rnd=tonumber(ARGV[7]), json=ARGV[8], data=ARGV[9], reason=ARGV[10], exit=ARGV[11]})
 set(j, 'fi', ARGV[2] .. ':fail:' .. j.st)
 return {'ok', j.st}`
 

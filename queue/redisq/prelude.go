@@ -426,7 +426,7 @@ local function backoff(n, rnd)
   for i = 2, n do if d < C.max then d = d * 2 end end
   return math.floor(math.min(d, C.max) * rnd) + 1
 end
--- failed moves a job on whose attempt ended badly. f: kind, worker, used,
+-- failed moves a job on whose attempt ended badly. f: kind, worker, exit, used,
 -- after (ms, 0: backoff), rnd, json, data (event), reason.
 local function failed(j, f)
   set(j, 'fl', f.json)
@@ -435,13 +435,17 @@ local function failed(j, f)
     j.cr = j.cr + 1
     count('crashes')
     j.di = f.kind == 'died' and j.di + 1 or 0
-    local w = '\n' .. string.sub(f.worker, 1, 100) .. '\n'
-    if not string.find(j.cw, w, 1, true) then j.cw = j.cw .. w end
+    -- a line as in package crash
+    local by = string.gsub(string.sub(f.worker, 1, 100), '[\t\n]', ' ')
+    j.cw = j.cw .. '\n' .. by .. '\t' .. (f.exit or '') .. '\t' .. f.kind .. '\t' .. int(j.at) .. '\t' .. stamp() .. '\n'
     set(j, 'cr', j.cr)
     set(j, 'di', j.di)
     set(j, 'cw', j.cw)
-    local _, n = string.gsub(j.cw, '\n', '')
-    if j.di >= 2 or (j.cr >= C.crashes and n >= 4) or j.cr >= 2 * C.crashes then
+    local seen, n = {}, 0
+    for w in string.gmatch(j.cw, '\n([^\t\n]+)') do
+      if not seen[w] then seen[w], n = true, n + 1 end
+    end
+    if j.di >= 2 or (j.cr >= C.crashes and n >= 2) or j.cr >= 2 * C.crashes then
       call('HSET', P .. 'poison', j.fp, j.id)
       size('poison')
       finish(j, 'quarantined', 'failed', S.quarantined, f.kind, S.quarantinedText)

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"dreamcad/queue"
+	"dreamcad/queue/internal/crash"
 	"dreamcad/queue/internal/order"
 	"dreamcad/queue/internal/refuse"
 )
@@ -295,9 +296,9 @@ func (q *Queue) Complete(ctx context.Context, ref queue.Ref, r queue.Result) err
 
 // Fail implements [queue.Leaser].
 func (q *Queue) Fail(ctx context.Context, ref queue.Ref, f queue.Failure) (queue.Status, error) {
-	f.Sentence, f.Detail = order.Cut(f.Sentence, 1024), order.Cut(f.Detail, queue.MaxErrorText)
+	crash.Bound(&f)
 	s := refuse.EndSentence(queue.Failed, f.Sentence)
-	v, err := q.list(ctx, "fail", q.s.fail, ref.Job, ref.Lease, string(f.Kind), f.Worker, f.Used, f.RetryAfter.Milliseconds(), mrand.Float64(), encode(f), encode(extra{Message: s}), s)
+	v, err := q.list(ctx, "fail", q.s.fail, ref.Job, ref.Lease, string(f.Kind), f.Worker, f.Used, f.RetryAfter.Milliseconds(), mrand.Float64(), encode(f), encode(extra{Message: s}), s, f.Exit)
 	if err := outcome("fail "+ref.Job, v, err); err != nil {
 		return "", err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dreamcad/queue"
+	"dreamcad/queue/internal/crash"
 	"dreamcad/queue/internal/order"
 	"dreamcad/queue/internal/refuse"
 )
@@ -64,7 +65,7 @@ func (t *tx) refuse(err error) {
 // Fail implements [queue.Leaser].
 func (q *Queue) Fail(ctx context.Context, ref queue.Ref, f queue.Failure) (queue.Status, error) {
 	var st queue.Status
-	f.Sentence, f.Detail = order.Cut(f.Sentence, 1024), order.Cut(f.Detail, queue.MaxErrorText)
+	crash.Bound(&f)
 	err := q.write(ctx, "fail", func(t *tx) error {
 		r, err := t.holder(ref)
 		if err != nil {
@@ -123,10 +124,8 @@ func (t *tx) crashed(r *row, f *queue.Failure) {
 	} else {
 		r.died = 0
 	}
-	if !strings.Contains(r.crashers, "\n"+f.Worker+"\n") {
-		r.crashers += "\n" + order.Cut(f.Worker, 100) + "\n"
-	}
-	workers := strings.Count(r.crashers, "\n") / 2
+	r.crashers += crash.Line(queue.Crash{Kind: f.Kind, Worker: f.Worker, Exit: f.Exit, Attempt: r.attempt, At: at(t.now)})
+	workers := crash.Workers(r.crashers)
 	if r.died >= 2 || r.crashes >= t.q.cfg.MaxCrashes && workers >= 2 || r.crashes >= 2*t.q.cfg.MaxCrashes {
 		t.exec("INSERT OR REPLACE INTO poison(fp,job,at) VALUES(?,?,?)", r.fp, r.id, t.now)
 		t.end(r, queue.Quarantined, &queue.Event{Kind: queue.EventFailed, Message: refuse.SentenceQuarantined})

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dreamcad/queue"
+	"dreamcad/queue/internal/crash"
 	"dreamcad/queue/internal/order"
 )
 
@@ -79,6 +80,7 @@ func (r *row) public() (queue.Job, error) {
 	j := queue.Job{
 		Status: queue.Status(r.status), Attempt: r.attempt, Failures: r.failures, Crashes: r.crashes, LeaseID: r.lease, Worker: r.worker,
 		Submitted: at(r.submitted), Started: at(r.started), Ended: at(r.ended), Estimate: r.est, Used: r.used, ViewsBy: r.viewsby,
+		CrashedBy: crash.List(r.crashers),
 	}
 	if j.Status == queue.Scheduled {
 		j.NotBefore = at(r.notbefore)
