@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"sync"
 	"time"
 
@@ -24,7 +25,8 @@ type Governor struct {
 
 	mu       sync.Mutex
 	integral map[int]float64
-	seen     map[int]time.Time // when the integral was last moved
+	peak     map[int]float64   // °C above the target, falling slowly
+	seen     map[int]time.Time // when these two were last moved
 	shares   map[int]float64   // by card: share of the time to rest
 	maxed    map[int]time.Time
 	held     map[int]bool
@@ -44,6 +46,10 @@ const (
 	gainP   = 0.08
 	gainI   = 0.004
 	maxRest = 0.9
+	// forget is how fast a high temperature is forgotten: some chips warm and cool
+	// by 15 °C within a second (seen on an H200), so that one look a second
+	// says little about what the next would.
+	forget = 10 * time.Second
 	// maxedFor is how long resting at maxRest may fail before the card is held.
 	maxedFor = 2 * time.Minute
 	// longestLook bounds the time between two looks that one of them answers for.
@@ -65,7 +71,7 @@ func NewGovernor(l Limits, guards func(*gpu.Sample) bool, now func() time.Time, 
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Governor{limits: l, guards: guards, now: now, log: log,
-		integral: map[int]float64{}, seen: map[int]time.Time{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, failed: map[int]bool{}, refusing: map[[2]string]string{}}
+		integral: map[int]float64{}, peak: map[int]float64{}, seen: map[int]time.Time{}, shares: map[int]float64{}, maxed: map[int]time.Time{}, held: map[int]bool{}, failed: map[int]bool{}, refusing: map[[2]string]string{}}
 }
 
 // Observe takes a snapshot and what changed with it. Called at each look, about
@@ -121,9 +127,14 @@ func (g *Governor) control(c *gpu.Sample, at time.Time) {
 		passed = min(max(at.Sub(last), 0), longestLook)
 	}
 	g.seen[c.Index] = at
-	i := g.integral[c.Index] + gainI*excess*passed.Seconds()
+	peak, ok := g.peak[c.Index]
+	if peak = excess + (peak-excess)*math.Exp(-passed.Seconds()/forget.Seconds()); !ok || excess > peak {
+		peak = excess
+	}
+	g.peak[c.Index] = peak
+	i := g.integral[c.Index] + gainI*peak*passed.Seconds()
 	g.integral[c.Index] = min(max(i, 0), maxRest)
-	share := min(max(gainP*excess+g.integral[c.Index], 0), maxRest)
+	share := min(max(gainP*peak+g.integral[c.Index], 0), maxRest)
 	g.shares[c.Index] = share
 
 	if share < maxRest {
