@@ -72,6 +72,7 @@ type workerSettings struct {
 	Device    string `yaml:"device" env:"DEVICE" help:"auto, cpu or cuda:N."`
 	Batch     int    `yaml:"batch" env:"BATCH" help:"Jobs whose pictures are made at once; 0: 4 on a card with room for them, 1 on a processor."`
 	GuardGPUs string `yaml:"guard_gpus" env:"GUARD_GPUS" help:"Whose sensors pause this worker: own, all or a list of GPU ids."`
+	Supervise bool   `yaml:"supervise" env:"SUPERVISE" help:"Run dream worker and dream up as a child process, whose death is told to the queue with its signal and the end of its log."`
 }
 
 type webSettings struct {
@@ -204,7 +205,7 @@ func defaults() settings {
 	return settings{
 		Data:    defaultDataDir(),
 		Storage: storageSettings{Keep: 720 * time.Hour, MinFree: 1024},
-		Worker:  workerSettings{Device: "auto", GuardGPUs: "own"},
+		Worker:  workerSettings{Device: "auto", GuardGPUs: "own", Supervise: true},
 		Web:     webSettings{Listen: "127.0.0.1:7860"},
 		Log:     logSettings{Level: "info", Format: "auto"},
 		Ops:     defaultOps(),

@@ -207,6 +207,9 @@ func printJob(a *app, j *queue.Job, p *queue.Place) error {
 	if j.Worker != "" {
 		row("worker", "%s, lease %s", j.Worker, j.LeaseID)
 	}
+	for _, c := range j.CrashedBy {
+		row("crash", "%s", crashLine(&c))
+	}
 	if f := j.Failure; f != nil {
 		row("failure", "%s by %s: %s %s", f.Kind, f.Worker, f.Sentence, f.Detail)
 	}
@@ -215,7 +218,28 @@ func printJob(a *app, j *queue.Job, p *queue.Place) error {
 			row("file", "%s (%s, %d bytes)", f.Name, f.Role, f.Bytes)
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || j.Failure == nil || j.Failure.Log == "" {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "\nThe end of the log of %s:\n", j.Failure.Worker)
+	for line := range strings.Lines(j.Failure.Log) {
+		fmt.Fprintln(a.stdout, "  "+strings.TrimSuffix(line, "\n"))
+	}
+	return nil
+}
+
+// crashLine tells of a crash: which attempt, when, who had it and how that ended.
+func crashLine(c *queue.Crash) string {
+	s := "by " + c.Worker
+	if !c.At.IsZero() {
+		s = fmt.Sprintf("attempt %d, %s, %s", c.Attempt, c.At.Local().Format(time.DateTime), s)
+	}
+	return s + ": " + exitOf(c)
+}
+
+// exitOf says how a crash went: its kind, and how the process ended if somebody saw it.
+func exitOf(c *queue.Crash) string {
+	return strings.TrimSpace(or(string(c.Kind), "crash") + " " + c.Exit)
 }
 
 func or(s, other string) string {

@@ -16,9 +16,9 @@ import (
 )
 
 // newLogger builds the program's logger: text on a terminal, JSON lines
-// elsewhere and in log.file. Configured secrets and what looks like one are
+// elsewhere and in log.file, text in tail unless that is nil. Configured secrets and what looks like one are
 // masked before anything is written. The returned function closes the file.
-func newLogger(c *loadedConfig, stderr io.Writer) (*slog.Logger, func(), error) {
+func newLogger(c *loadedConfig, stderr, tail io.Writer) (*slog.Logger, func(), error) {
 	s := c.Log
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.Level)); err != nil {
@@ -40,9 +40,17 @@ func newLogger(c *loadedConfig, stderr io.Writer) (*slog.Logger, func(), error) 
 		closeLog = func() { _ = file.Close() }
 		handler = slog.NewMultiHandler(handler, slog.NewJSONHandler(file, options))
 	}
-	log := slog.New(logfile.Redact(handler, logfile.Options{Secrets: c.secrets(), Prompts: s.HidePrompts}))
+	if tail != nil {
+		handler = slog.NewMultiHandler(handler, slog.NewTextHandler(tail, options))
+	}
+	log := slog.New(logfile.Redact(handler, c.hidden()))
 	redisq.LogTo(log)
 	return log, closeLog, nil
+}
+
+// hidden is what no log may show.
+func (c *loadedConfig) hidden() logfile.Options {
+	return logfile.Options{Secrets: c.secrets(), Prompts: c.Log.HidePrompts}
 }
 
 // secrets lists the configured secrets that are set, passwords in addresses among

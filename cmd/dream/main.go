@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"dreamcad/ops/supervise"
 	"dreamcad/queue"
 )
 
@@ -63,6 +64,7 @@ type app struct {
 	config *loadedConfig
 	log    *slog.Logger
 	parser *kong.Kong
+	child  *supervise.Child // nil: no other process looks after this one
 }
 
 // usageError is a mistake in what was asked for: exit code 2.
@@ -127,15 +129,30 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitUsage
 	}
+	child, err := supervise.Attach()
+	if err != nil {
+		fmt.Fprintln(stderr, "dream:", err)
+		return exitFailed
+	}
+	var tail io.Writer
+	switch {
+	case child != nil:
+		tail = child.Log
+	case config.Worker.Supervise && (command.Command() == "worker" || command.Command() == "up"):
+		if c.Up.Data != "" {
+			config.Data = c.Up.Data
+		}
+		return superviseSelf(config, stderr)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	logger, closeLog, err := newLogger(config, stderr)
+	logger, closeLog, err := newLogger(config, stderr, tail)
 	if err != nil {
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitFailed
 	}
 	defer closeLog()
-	a := &app{ctx: ctx, stdout: stdout, stderr: stderr, stdin: stdin, config: config, log: logger, parser: parser}
+	a := &app{ctx: ctx, stdout: stdout, stderr: stderr, stdin: stdin, config: config, log: logger, parser: parser, child: child}
 	err = command.Run(a)
 	return report(stderr, ctx, err)
 }

@@ -166,7 +166,7 @@ func TestGivenUpAndRetired(t *testing.T) {
 	hook, address := lostWorkers(t)
 	d := discordtest.New()
 	defer d.Close()
-	env := []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=300ms", "DREAM_OPS_WORKER_LOST=1s", "DREAM_OPS_WORKER_GONE=3s"}
+	env := []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_SERVERS_EVERY=300ms", "DREAM_OPS_WORKER_LOST=1s", "DREAM_OPS_WORKER_GONE=10s"} // longer than another takes to judge, should the worker have judged
 	discord := []string{"DREAM_DISCORD_TOKEN=" + d.Token, "DREAM_DISCORD_API_URL=" + d.URL(), "DREAM_OPS_WEBHOOK=" + address}
 	dream := func(args ...string) string {
 		cmd := exec.Command("dream", args...)

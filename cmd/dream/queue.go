@@ -18,7 +18,7 @@ type queueCmd struct {
 	Resume     queueResumeCmd     `cmd:"" help:"Lift a pause."`
 	Drain      queueDrainCmd      `cmd:"" help:"Let a worker finish or hand back its jobs and take no more."`
 	Dead       queueDeadCmd       `cmd:"" help:"List jobs that failed for good."`
-	Quarantine queueQuarantineCmd `cmd:"" help:"List or release jobs that crashed workers."`
+	Quarantine queueQuarantineCmd `cmd:"" help:"List, show or release jobs that crashed workers."`
 }
 
 type queueStatsCmd struct {
@@ -203,15 +203,36 @@ type queueDeadCmd struct {
 func (c *queueDeadCmd) Run(a *app) error { return listStatus(a, queue.Failed, c.Limit, c.JSON) }
 
 type queueQuarantineCmd struct {
+	Jobs    []string `arg:"" optional:"" name:"job" help:"Show these with their crashes and the end of the last worker's log."`
 	Release []string `help:"Let the input of these jobs be submitted again." placeholder:"JOB"`
 	limitFlag
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
-// Run lists or releases quarantined jobs.
+// Run lists, shows or releases quarantined jobs.
 func (c *queueQuarantineCmd) Run(a *app) error {
-	if len(c.Release) == 0 {
-		return listStatus(a, queue.Quarantined, c.Limit, c.JSON)
+	switch {
+	case len(c.Release) == 0 && len(c.Jobs) == 0:
+		return withQueue(a, func(q queue.Queue) error {
+			js, err := q.List(a.ctx, queue.Filter{Status: []queue.Status{queue.Quarantined}, Limit: c.Limit})
+			switch {
+			case err != nil:
+				return err
+			case c.JSON:
+				return printJSON(a.stdout, orEmpty(js))
+			}
+			return printQuarantine(a, js)
+		})
+	case len(c.Release) == 0:
+		for i, name := range c.Jobs {
+			if i > 0 && !c.JSON {
+				fmt.Fprintln(a.stdout)
+			}
+			if err := (&jobsShowCmd{Job: name, JSON: c.JSON}).Run(a); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return withQueue(a, func(q queue.Queue) error {
 		var ids []string
@@ -233,6 +254,20 @@ func (c *queueQuarantineCmd) Run(a *app) error {
 		}
 		return nil
 	})
+}
+
+// printQuarantine prints a line a job with its last crash.
+func printQuarantine(a *app, js []queue.Job) error {
+	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tUSER\tAGE\tCRASHES\tLAST CRASH\tLAST WORKER\tPROMPT")
+	for _, j := range js {
+		var last queue.Crash
+		if n := len(j.CrashedBy); n > 0 {
+			last = j.CrashedBy[n-1]
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", j.ID, j.Requester.User(), age(j.Submitted), j.Crashes, exitOf(&last), last.Worker, shorten(j.Prompt, 60))
+	}
+	return w.Flush()
 }
 
 func listStatus(a *app, st queue.Status, limit int, asJSON bool) error {

@@ -45,6 +45,9 @@ func startAgain(a *app, why error) error {
 	}
 	a.log.Warn("starting again", "why", why)
 	environment := append(os.Environ(), restartsVariable+"="+strings.Join(append(times, strconv.FormatInt(now.Unix(), 10)), ","))
+	if a.child != nil {
+		environment = append(environment, a.child.Environment())
+	}
 	return errors.Join(why, syscall.Exec(path, os.Args, environment))
 }
 

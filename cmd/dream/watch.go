@@ -272,7 +272,7 @@ func (w *watch) look(ctx context.Context) *rules.Snapshot {
 	}
 	s.Jobs = w.standing(s.At)
 	w.mu.Lock()
-	s.Local.Servers, s.Queue, s.Workers, s.Unread, s.Retired, s.Failures = w.slow.Local.Servers, w.slow.Queue, w.slow.Workers, w.slow.Unread, w.slow.Retired, w.slow.Failures
+	s.Local.Servers, s.Queue, s.Workers, s.Unread, s.Retired, s.Failures, s.Poison = w.slow.Local.Servers, w.slow.Queue, w.slow.Workers, w.slow.Unread, w.slow.Retired, w.slow.Failures, w.slow.Poison
 	w.mu.Unlock()
 	w.judge()
 	s.Elsewhere = !w.judging

@@ -30,7 +30,7 @@ func (w *watch) askServers(ctx context.Context) {
 		if st, err := w.queue.Stats(limited); err == nil {
 			rate := w.outcomes.Take(now, st.Counters)
 			s.Queue, s.Failures = &st, &rate
-			s.Unread = w.unread(limited, &st)
+			s.Unread, s.Poison = w.unread(limited, &st), w.poison(limited, &st)
 			if s.Retired, err = w.retired(limited, now, st.Outbox); err != nil {
 				s.Queue, s.Unread = nil, nil // not known of whom something is expected
 			}
@@ -55,6 +55,37 @@ func (w *watch) askServers(ctx context.Context) {
 	w.slow = s
 	w.mu.Unlock()
 	w.tell(limited)
+}
+
+// poison tells of the inputs that were set aside lately; nil: another process does, or
+// the queue did not say.
+func (w *watch) poison(ctx context.Context, st *queue.Stats) *rules.Poison {
+	if !w.role.Owner() {
+		return nil
+	}
+	p := &rules.Poison{Window: w.settings.FailureWindow}
+	if st.Ended[queue.Quarantined] == 0 {
+		return p
+	}
+	js, err := w.queue.List(ctx, queue.Filter{Status: []queue.Status{queue.Quarantined}, Limit: 20})
+	if err != nil {
+		return nil
+	}
+	var newest queue.Job
+	for _, j := range js {
+		if st.Now.Sub(j.Ended) < p.Window {
+			p.Jobs++
+		}
+		if j.Ended.After(newest.Ended) {
+			newest = j
+		}
+	}
+	var crashes []string
+	for _, c := range newest.CrashedBy {
+		crashes = append(crashes, fmt.Sprintf("%s on %s", exitOf(&c), c.Worker))
+	}
+	p.Newest = fmt.Sprintf("job %s of %s (%s)", newest.ID, newest.Requester.User(), strings.Join(crashes, ", "))
+	return p
 }
 
 // unread tells for how long the oldest message of each consumer has waited: an

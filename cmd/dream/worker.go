@@ -39,8 +39,10 @@ Examples:
 func (c *workerCmd) Run(a *app) error { return startAgain(a, c.work(a)) }
 
 func (c *workerCmd) work(a *app) (err error) {
-	// The second signal finds the default action again.
-	defer context.AfterFunc(a.ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	if a.child == nil { // else that is the other process's affair
+		// The second signal finds the default action again.
+		defer context.AfterFunc(a.ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
+	}
 	g, err := openGround(a)
 	if err != nil {
 		return err

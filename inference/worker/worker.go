@@ -43,6 +43,9 @@ type Config struct {
 	Dir string
 	// Version goes into manifests.
 	Version string
+	// Mark, a random word, is part of the process's name in the queue, by which its
+	// supervisor finds its leases when it died ([ReportDeath]).
+	Mark string
 
 	SaveEvery      time.Duration // between checkpoints on local disk; default 60 s
 	SaveSteps      int           // the same in steps; default 1000
@@ -178,7 +181,7 @@ func New(cfg Config, d Deps) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, q: d.Queue, store: d.Store, maker: d.Maker, gov: d.Governor, meter: d.Meter,
 		log: d.Log.With("worker", cfg.Name), spool: sp, host: host,
-		process: fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(cfg.Name, "/", "-"), os.Getpid(), rand.Text()[:8]),
+		process: fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(cfg.Name, "/", "-"), os.Getpid(), cfg.Mark+rand.Text()[:8]),
 		ready:   make(chan *session), running: map[string]*session{},
 		at: func(string) {},
 	}

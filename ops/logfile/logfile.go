@@ -101,7 +101,12 @@ var forms = []struct {
 
 // Redact returns a handler that masks secrets in messages, attributes and
 // groups before h sees them.
-func Redact(h slog.Handler, o Options) slog.Handler {
+func Redact(h slog.Handler, o Options) slog.Handler { return &handler{next: h, redacter: o.redacter()} }
+
+// Clean masks in s the configured secrets and what is known to be secret by its form.
+func (o Options) Clean(s string) string { return o.redacter().text(s) }
+
+func (o Options) redacter() *redacter {
 	var known []string
 	for _, s := range o.Secrets {
 		if len(s) >= 6 { // shorter ones would mask ordinary words
@@ -112,7 +117,7 @@ func Redact(h slog.Handler, o Options) slog.Handler {
 	if len(known) > 0 {
 		r.known = strings.NewReplacer(known...)
 	}
-	return &handler{next: h, redacter: r}
+	return r
 }
 
 // Clean masks in s what is known to be secret by its form: signatures and

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,6 +50,8 @@ func Default(l Limits) []Rule {
 			Hold: 0, ClearHold: 0, Action: Tell, read: stalled},
 		{Code: "failure_rate", Title: "Many jobs fail", Severity: queue.Critical, Fire: l.FailureRate, Clear: l.FailureRate / 2, Unit: "% of the jobs",
 			Hold: 0, ClearHold: 30 * s, Action: Tell, Shared: true, read: failures},
+		{Code: "quarantine", Title: "An input that crashes workers was set aside", Severity: queue.Warning, Fire: 0.5, Clear: 0.5,
+			Hold: 0, ClearHold: 0, Action: Tell, Shared: true, read: poison},
 		{Code: "queue_age", Title: "Jobs wait long", Severity: queue.Warning, Fire: l.QueueAge.Seconds(), Clear: l.QueueAge.Seconds() / 2, Unit: "s",
 			Hold: 0, ClearHold: 30 * s, Action: Tell, Shared: true, read: queueAge},
 		{Code: "outbox", Title: "Messages pile up", Severity: queue.Warning, Fire: l.OutboxDepth, Clear: l.OutboxDepth / 2, Unit: "events",
@@ -254,6 +257,19 @@ func failures(s *Snapshot) []Reading {
 		r.Detail = fmt.Sprintf("%d of the last %d jobs failed, bad input not counted.", f.Bad, f.Ended)
 	case f.Bad == 0:
 		r.Value = gpu.Of(0)
+	}
+	return []Reading{r}
+}
+
+func poison(s *Snapshot) []Reading {
+	p := s.Poison
+	if p == nil {
+		return nil
+	}
+	r := Reading{Key: "queue", Subject: cmp.Or(p.Newest, "none is kept"), Value: yes(p.Jobs > 0), Card: NoCard,
+		Ended: fmt.Sprintf("There was no other for %v.", p.Window)}
+	if p.Jobs > 1 {
+		r.Detail = fmt.Sprintf("It is the newest of %d within %v.", p.Jobs, p.Window)
 	}
 	return []Reading{r}
 }

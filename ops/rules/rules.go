@@ -27,11 +27,19 @@ type Snapshot struct {
 	Unread   map[string]float64 // consumer of the outbox → seconds that its oldest message waits
 	Retired  map[string]bool    // consumers of whom nothing is expected
 	Failures *Rate              // nil: not looked at
+	Poison   *Poison            // nil: not looked at
 	Sessions []Session          // this bot's connections to chat platforms
 	// Overloaded are the cards that resting has not cooled ([Governor.Overloaded]).
 	Overloaded map[int]bool
 	// Elsewhere: another process judges the shared rules, for all.
 	Elsewhere bool
+}
+
+// Poison are the inputs that were set aside lately because they crash workers.
+type Poison struct {
+	Jobs   int           // within Window
+	Window time.Duration // how long one is told
+	Newest string        // which, by which workers and how those ended; empty: none is kept
 }
 
 // Session is the connection to a chat platform.

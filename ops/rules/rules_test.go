@@ -83,7 +83,7 @@ func TestDefaultsFireAndResolve(t *testing.T) {
 				Servers: map[string]host.Reply{"queue": {Error: "refused"}, "storage": {Latency: time.Second}}},
 			Queue:   &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{queue.Interactive: 1e6}, Outbox: map[string]int64{"discord": 5000}},
 			Workers: []Quiet{{Name: "host9", For: time.Hour}}, Jobs: []Quiet{{Name: "01J", For: time.Hour}}, Unread: map[string]float64{"bots/discord": 1e4},
-			Failures: &Rate{Ended: 10, Bad: 5}, Sessions: []Session{{Platform: "discord", Problem: "refused"}}, Overloaded: map[int]bool{1: true}}
+			Failures: &Rate{Ended: 10, Bad: 5}, Poison: &Poison{Jobs: 2, Newest: "job 01J"}, Sessions: []Session{{Platform: "discord", Problem: "refused"}}, Overloaded: map[int]bool{1: true}}
 	}
 	good := func(second int) *Snapshot {
 		c := gpu.Sample{Index: 1, UUID: "GPU-2", Temperature: gpu.Of(40), SlowdownMargin: gpu.Of(50), MemoryUsed: gpu.Of(5), MemoryTotal: gpu.Of(100),
@@ -93,7 +93,7 @@ func TestDefaultsFireAndResolve(t *testing.T) {
 				Servers: map[string]host.Reply{"queue": {}, "storage": {Latency: time.Millisecond}}},
 			Queue:   &queue.Stats{Now: at(second), Oldest: map[queue.Class]queue.Age{}, Outbox: map[string]int64{"discord": 0}},
 			Workers: []Quiet{{Name: "host9"}}, Jobs: []Quiet{{Name: "01J"}}, Unread: map[string]float64{"bots/discord": 0},
-			Failures: &Rate{Ended: 10}, Sessions: []Session{{Platform: "discord", Up: true}}, Overloaded: map[int]bool{}}
+			Failures: &Rate{Ended: 10}, Poison: &Poison{}, Sessions: []Session{{Platform: "discord", Up: true}}, Overloaded: map[int]bool{}}
 	}
 	rules := Default(DefaultLimits())
 	e := NewEngine(rules)

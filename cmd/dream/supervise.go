@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"time"
+
+	"dreamcad/inference/worker"
+	"dreamcad/ops/supervise"
+)
+
+// reportFor is how long the death of a child is told to a queue that does not answer.
+// Later its leases have run out, and the tick counts crashes that nobody saw.
+const reportFor = 20 * time.Second
+
+// superviseSelf runs this command line as a child and ends as it ends. If the child
+// dies, the queue learns how.
+func superviseSelf(config *loadedConfig, stderr io.Writer) int {
+	mark := rand.Text()[:8]
+	end, err := supervise.Run(mark, config.hidden().Clean)
+	if err != nil {
+		fmt.Fprintln(stderr, "dream:", err)
+		return exitFailed
+	}
+	if end.Died {
+		quiet := *config
+		quiet.Log.File = "" // the next child's
+		if log, _, err := newLogger(&quiet, stderr, nil); err == nil {
+			reportDeath(&app{config: config, log: log}, worker.Death{PID: end.PID, Mark: mark, Exit: end.Exit, Log: end.Log})
+		}
+	}
+	end.Pass()
+	return exitFailed
+}
+
+func reportDeath(a *app, d worker.Death) {
+	ctx, cancel := context.WithTimeout(context.Background(), reportFor)
+	defer cancel()
+	a.log.Error("the worker's process died", "pid", d.PID, "exit", d.Exit)
+	q, err := openQueue(ctx, a)
+	for err != nil && ctx.Err() == nil {
+		time.Sleep(500 * time.Millisecond)
+		q, err = openQueue(ctx, a)
+	}
+	if err != nil {
+		a.log.Warn("the queue was not told of the death; the leases run out", "err", err)
+		return
+	}
+	defer q.Close()
+	jobs, err := worker.ReportDeath(ctx, q, d)
+	for id, status := range jobs {
+		a.log.Warn("a job lost its worker", "job", id, "exit", d.Exit, "status", status)
+	}
+	if err != nil {
+		a.log.Warn("the queue was not told of all; the leases run out", "err", err)
+	}
+}
