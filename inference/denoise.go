@@ -3,6 +3,7 @@ package inference
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"dreamcad/inference/camera"
 	"dreamcad/inference/device"
@@ -83,14 +84,19 @@ func (m *Model) denoiserOf(k denoiserKey) (*denoiser, error) {
 	return d, nil
 }
 
-// stage is the way between host and seats: one run's latents and one prompt's keys.
-type stage struct{ x, kv device.Buffer }
+// stage is what runs of so many views need beside their seats: the way of one run's
+// latents between host and seats, and the embeddings of some steps.
+type stage struct {
+	x          device.Buffer
+	embeddings *recent
+}
 
 func (s *stage) free() {
-	for _, b := range []device.Buffer{s.x, s.kv} {
-		if b != nil {
-			b.Free()
-		}
+	if s.x != nil {
+		s.x.Free()
+	}
+	if s.embeddings != nil {
+		s.embeddings.free()
 	}
 }
 
@@ -101,7 +107,7 @@ func (m *Model) stageOf(views int) (*stage, error) {
 	s, size := &stage{}, m.Bundle.LatentSize()
 	var err error
 	if s.x, err = m.dev.NewBuffer(device.Shape{N: views, H: size, W: size, C: m.Bundle.LatentChannels}, device.Full); err == nil {
-		s.kv, err = m.dev.NewBuffer(device.Shape{N: 2, H: 1, W: m.Bundle.Text.ContextLength, C: m.unet.KeysWidth()}, device.Working)
+		s.embeddings, err = m.newEmbeddings(views)
 	}
 	if err != nil {
 		s.free()
@@ -133,8 +139,9 @@ type Denoising struct {
 	ahead    bool // the device has taken step next already
 	guidance float64
 	prompt   *Prompt
-	table    [][]float32 // embeddings of each step
-	x        []float32   // the latents, unless the device holds them
+	cams     []camera.Camera
+	windows  []string  // names of the embeddings of each window of steps
+	x        []float32 // the latents, unless the device holds them
 	on       *denoiser
 	seat     int
 }
@@ -145,7 +152,8 @@ func (m *Model) Denoise(o DenoiseOptions) (*Denoising, error) {
 	if want := len(o.Cameras) * s * s * m.Bundle.LatentChannels; len(o.Cameras) == 0 || len(o.Latents) != want {
 		return nil, fmt.Errorf("denoise %d views: %d latent numbers, not %d", len(o.Cameras), len(o.Latents), want)
 	}
-	d := &Denoising{m: m, views: len(o.Cameras), guidance: o.Guidance, prompt: o.Prompt, x: append([]float32(nil), o.Latents...)}
+	d := &Denoising{m: m, views: len(o.Cameras), guidance: o.Guidance, prompt: o.Prompt,
+		cams: slices.Clone(o.Cameras), x: slices.Clone(o.Latents)}
 	var err error
 	if o.From != 0 {
 		d.steps, err = m.schedule.StepsFrom(o.From, o.Stride)
@@ -155,6 +163,9 @@ func (m *Model) Denoise(o DenoiseOptions) (*Denoising, error) {
 	if err != nil {
 		return nil, err
 	}
+	for w := range slices.Chunk(d.steps, window) {
+		d.windows = append(d.windows, windowName(w, d.cams))
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -163,8 +174,10 @@ func (m *Model) Denoise(o DenoiseOptions) (*Denoising, error) {
 	if _, err := m.denoiserOf(d.key(1)); err != nil {
 		return nil, err
 	}
-	d.table, err = m.embeddings(d.steps, o.Cameras)
-	return d, err
+	if _, err := m.stageOf(d.views); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // key is that of the step that the run takes together with others, runs in all.
@@ -198,9 +211,8 @@ func (d *Denoising) leave() error {
 // enter puts the run's latents and keys into a free seat.
 func (d *Denoising) enter(p *denoiser, seat int) error {
 	x, from := device.Buffer(nil), 0
-	kv, rows, step := device.Buffer(nil), 0, 1 // of the negative prompt and, step rows on, of the prompt
 	if d.on != nil {
-		x, from, kv, rows, step = d.on.x, d.seat*d.views, d.on.kv, d.seat, d.on.key.runs
+		x, from = d.on.x, d.seat*d.views
 	} else {
 		s, err := d.m.stageOf(d.views)
 		if err != nil {
@@ -209,19 +221,24 @@ func (d *Denoising) enter(p *denoiser, seat int) error {
 		if err := s.x.Write(d.x); err != nil {
 			return err
 		}
-		if err := s.kv.Write(d.prompt.keys); err != nil {
-			return err
-		}
-		x, kv = s.x, s.kv
-		if !p.key.guided {
-			rows = 1 // the prompt only
-		}
+		x = s.x
 	}
 	if err := p.x.Copy(seat*d.views, x, from, d.views); err != nil {
 		return err
 	}
-	for half := range p.key.halves() {
-		if err := p.kv.Copy(half*p.key.runs+seat, kv, rows+half*step, 1); err != nil {
+	halves := p.key.halves()
+	for half, text := range d.prompt.texts[2-halves:] {
+		kv, row := device.Buffer(nil), 0
+		if d.on != nil {
+			kv, row = d.on.kv, half*d.on.key.runs+d.seat
+		} else {
+			var err error
+			if row, err = d.m.keys(text); err != nil {
+				return err
+			}
+			kv = d.m.prompts.kept
+		}
+		if err := p.kv.Copy(half*p.key.runs+seat, kv, row, 1); err != nil {
 			return err
 		}
 	}
@@ -262,10 +279,12 @@ func (p *denoiser) seatAll(runs []*Denoising) error {
 
 // step takes the next step of every run at p.
 func (p *denoiser) step() error {
-	var first, emb, c []float32
-	for _, d := range p.seats {
+	var c []float32
+	for seat, d := range p.seats {
+		if err := d.embed(p, seat); err != nil {
+			return err
+		}
 		s := d.steps[d.next]
-		first = append(first, d.table[d.next]...)
 		for range d.views {
 			if p.key.guided {
 				// x' = X·x + Eps·(u + g·(c - u))
@@ -275,16 +294,28 @@ func (p *denoiser) step() error {
 			}
 		}
 	}
-	for range p.key.halves() {
-		emb = append(emb, first...)
-	}
-	if err := p.emb.Write(emb); err != nil {
-		return err
-	}
 	if err := p.weights.Write(c); err != nil {
 		return err
 	}
 	return p.exec.Run()
+}
+
+// embed gives a seat the embeddings of the run's next step.
+func (d *Denoising) embed(p *denoiser, seat int) error {
+	s, err := d.m.stageOf(d.views)
+	if err != nil {
+		return err
+	}
+	at, err := d.m.embeddings(s.embeddings, d)
+	if err != nil {
+		return err
+	}
+	for half := range p.key.halves() {
+		if err := p.emb.Copy((half*p.key.runs+seat)*d.views, s.embeddings.kept, at, d.views); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stepTogether takes the next step of runs of one key in one call of the UNet.

@@ -9,7 +9,7 @@ import (
 )
 
 // What a card needs besides weights and the planned values of the largest program:
-// sums of split products, room for transfers, prompts, tables, blocks half full.
+// sums of split products, room for transfers, blocks half full.
 const besides = 160 << 20
 
 // Footprint is the device memory, in bytes, that pictures of so many jobs at once
@@ -46,7 +46,7 @@ func (m *Model) Footprint(jobs int) (int64, error) {
 		}
 		elements += n
 	}
-	return 2*(elements+int64(largest)) + besides, nil
+	return 2*(elements+int64(largest)+int64(m.keptElements(d.Views))) + besides, nil
 }
 
 // MeshFootprint is the device memory, in bytes, that the fields of one mesh take besides

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -146,14 +147,10 @@ func against(t *testing.T, m *Model, g goldens, brief bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := make([]float32, m.text.Context().Shape().Len())
-	if err := m.text.Context().Read(ctx); err != nil {
-		t.Fatal(err)
-	}
 	want := g.get("context")
 	n := len(want) / 4
-	agree(t, "text, empty", ctx[:n], want[3*n:])
-	agree(t, "text, prompt", ctx[n:], want[:n])
+	agree(t, "text, empty", encoded(t, m, ""), want[3*n:])
+	agree(t, "text, prompt", encoded(t, m, prompts[0]), want[:n])
 
 	noise := g.get("noise")
 	for _, c := range []struct {
@@ -207,17 +204,66 @@ func against(t *testing.T, m *Model, g goldens, brief bool) {
 	agree(t, "gradient of the encoder", gradient, want)
 }
 
+// encoded is what the text encoder makes of one text, (T, C).
+func encoded(t *testing.T, m *Model, text string) []float32 {
+	t.Helper()
+	ids, _ := m.tok.Context(text)
+	if err := m.text.Encode(ids); err != nil {
+		t.Fatal(err)
+	}
+	out := make([]float32, m.text.Context().Shape().Len())
+	if err := m.text.Context().Read(out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// images reads n images of a buffer from image at on.
+func images(t *testing.T, m *Model, from device.Buffer, at, n int) []float32 {
+	t.Helper()
+	s := from.Shape()
+	s.N = n
+	b, err := m.dev.NewBuffer(s, device.Working)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Free()
+	if err := b.Copy(0, from, at, n); err != nil {
+		t.Fatal(err)
+	}
+	out := make([]float32, s.Len())
+	if err := b.Read(out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// promptKeys are the keys and values of a prompt, (2, T, ΣKV): negative, prompt.
+func promptKeys(t *testing.T, m *Model, p *Prompt) []float32 {
+	t.Helper()
+	var out []float32
+	for _, text := range p.texts {
+		at, err := m.keys(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, images(t, m, m.prompts.kept, at, 1)...)
+	}
+	return out
+}
+
 // unet is one raw forward pass, with the latents given once or for both halves.
 func unet(t *testing.T, m *Model, prompt *Prompt, cams []camera.Camera, x []float32, step int, shared bool) []float32 {
 	t.Helper()
-	steps, err := m.schedule.StepsFrom(step, step)
+	run, err := m.Denoise(DenoiseOptions{Prompt: prompt, Cameras: cams, Guidance: 5, From: step, Stride: step, Latents: x})
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := m.embeddings(steps[:1], cams)
+	at, err := m.embeddings(m.stages[len(cams)].embeddings, run)
 	if err != nil {
 		t.Fatal(err)
 	}
+	emb := images(t, m, m.stages[len(cams)].embeddings.kept, at, len(cams))
 	s, f := m.Bundle.LatentSize(), len(cams)
 	in := device.Shape{N: 2 * f, H: s, W: s, C: 4}
 	latents := append(append([]float32(nil), x...), x...)
@@ -225,14 +271,14 @@ func unet(t *testing.T, m *Model, prompt *Prompt, cams []camera.Camera, x []floa
 		in.N, latents = f, x
 	}
 	p, err := m.compile("forward pass", []device.Shape{in, {N: 2 * f, H: 1, W: 1, C: m.unet.EmbedWidth()}, {N: 2, H: 1, W: m.Bundle.Text.ContextLength, C: m.unet.KeysWidth()}},
-		[]device.Shape{{N: 2 * f, H: s, W: s, C: 4}}, func(p *device.Program, in, out []device.Tensor) error {
+		[]device.Shape{{N: 2 * f, H: s, W: s, C: 4}}, device.Full, func(p *device.Program, in, out []device.Tensor) error {
 			return m.unet.Forward(p, in[0], in[1], in[2], f, out[0])
 		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.free()
-	y, err := p.run(latents, append(append([]float32(nil), table[0]...), table[0]...), prompt.keys)
+	y, err := p.run(latents, slices.Repeat(emb, 2), promptKeys(t, m, prompt))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,28 +40,12 @@ type Model struct {
 
 	mu         sync.Mutex // guards what follows and is held while a program runs
 	text       *text.Encoder
-	keys       *compiled
-	embed      *compiled
+	prompts    *recent // keys and values of one text each
 	encodeGrad *compiled
 	coders     map[coderKey]*compiled
 	denoisers  map[denoiserKey]*denoiser
 	stages     map[int]*stage // by views of a run
 	closed     bool
-}
-
-// compiled is a compiled program with its input and output buffers.
-type compiled struct {
-	exec    device.Exec
-	in, out []device.Buffer
-}
-
-func (p *compiled) free() {
-	if p.exec != nil {
-		p.exec.Free()
-	}
-	for _, b := range append(p.in, p.out...) {
-		b.Free()
-	}
 }
 
 type coderKey struct {
@@ -121,10 +105,11 @@ func (m *Model) Close() error {
 	if m.text != nil {
 		m.text.Close()
 	}
-	for _, p := range []*compiled{m.keys, m.embed, m.encodeGrad} {
-		if p != nil {
-			p.free()
-		}
+	if m.prompts != nil {
+		m.prompts.free()
+	}
+	if m.encodeGrad != nil {
+		m.encodeGrad.free()
 	}
 	for _, p := range m.coders {
 		p.free()
@@ -139,127 +124,6 @@ func (m *Model) Close() error {
 }
 
 var errClosed = errors.New("the model is closed")
-
-// compile builds a program between fresh buffers.
-func (m *Model) compile(name string, in, out []device.Shape, record func(p *device.Program, in, out []device.Tensor) error) (*compiled, error) {
-	p, r := device.NewProgram(name), &compiled{}
-	bind := func(shapes []device.Shape, to *[]device.Buffer) (ts []device.Tensor, err error) {
-		for _, s := range shapes {
-			b, err := m.dev.NewBuffer(s, device.Full)
-			if err != nil {
-				return nil, err
-			}
-			*to = append(*to, b)
-			ts = append(ts, p.Bind(b))
-		}
-		return ts, nil
-	}
-	ins, err := bind(in, &r.in)
-	if err == nil {
-		var outs []device.Tensor
-		if outs, err = bind(out, &r.out); err == nil {
-			err = record(p, ins, outs)
-		}
-	}
-	if err == nil {
-		r.exec, err = m.dev.Compile(p)
-	}
-	if err != nil {
-		r.free()
-		return nil, fmt.Errorf("prepare the %s of model %q: %w", name, m.Bundle.Name, err)
-	}
-	return r, nil
-}
-
-// run writes the inputs, executes and returns the first output.
-func (p *compiled) run(in ...[]float32) ([]float32, error) {
-	for i, x := range in {
-		if err := p.in[i].Write(x); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.exec.Run(); err != nil {
-		return nil, err
-	}
-	out := make([]float32, p.out[0].Shape().Len())
-	return out, p.out[0].Read(out)
-}
-
-// Prompt is a prompt and its negative, as the denoiser needs them: the keys and
-// values of every cross-attention.
-type Prompt struct {
-	Cut  int       // tokens of the prompt beyond the context, which were lost
-	keys []float32 // (2, T, ΣKV): negative, prompt
-}
-
-// Prompt encodes a prompt and its negative.
-func (m *Model) Prompt(prompt, negative string) (*Prompt, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
-		return nil, errClosed
-	}
-	t := m.Bundle.Text
-	var err error
-	if m.text == nil {
-		if m.text, err = text.New(m.dev, checkpoint{m.source}, models.TextPrefix, t, 2); err != nil {
-			return nil, fmt.Errorf("prepare the text encoder of model %q: %w", m.Bundle.Name, err)
-		}
-	}
-	if m.keys == nil {
-		p, r := device.NewProgram("keys"), &compiled{}
-		b, err := m.dev.NewBuffer(device.Shape{N: 2, H: 1, W: t.ContextLength, C: m.unet.KeysWidth()}, device.Full)
-		if err != nil {
-			return nil, err
-		}
-		r.out = []device.Buffer{b}
-		if err = m.unet.Keys(p, p.Bind(m.text.Context()), p.Bind(b)); err == nil {
-			r.exec, err = m.dev.Compile(p)
-		}
-		if err != nil {
-			r.free()
-			return nil, fmt.Errorf("prepare the cross-attention of model %q: %w", m.Bundle.Name, err)
-		}
-		m.keys = r
-	}
-	ids, cut := m.tok.Context(prompt)
-	none, _ := m.tok.Context(negative)
-	if err := m.text.Encode(none, ids); err != nil {
-		return nil, err
-	}
-	keys, err := m.keys.run()
-	return &Prompt{Cut: cut, keys: keys}, err
-}
-
-// embeddings is the table of time and camera embeddings, (F, ΣC) for each step.
-func (m *Model) embeddings(steps []diffusion.Step, cams []camera.Camera) ([][]float32, error) {
-	f, mc := len(cams), m.Bundle.UNet.ModelChannels
-	if m.embed != nil && m.embed.in[0].Shape().N != f {
-		m.embed.free()
-		m.embed = nil
-	}
-	if m.embed == nil {
-		p, err := m.compile("embedding", []device.Shape{{N: f, H: 1, W: 1, C: mc}, {N: f, H: 1, W: 1, C: m.Bundle.UNet.CameraDim}}, []device.Shape{{N: f, H: 1, W: 1, C: m.unet.EmbedWidth()}},
-			func(p *device.Program, in, out []device.Tensor) error { return m.unet.Embed(p, in[0], in[1], out[0]) })
-		if err != nil {
-			return nil, err
-		}
-		m.embed = p
-	}
-	matrices := camera.Matrices(cams)
-	table := make([][]float32, len(steps))
-	for i, s := range steps {
-		var sinus []float32
-		for range f {
-			sinus = append(sinus, m.unet.Sinusoid(float64(s.T))...)
-		}
-		var err error
-		if table[i], err = m.embed.run(sinus, matrices); err != nil {
-			return nil, err
-		}
-	}
-	return table, nil
-}
 
 // Encode turns n images (n, H, W, 3) in [0, 1] into latents: the means of the
 // coder, scaled.
@@ -310,7 +174,7 @@ func (m *Model) EncodeGradient(images, grad []float32, n int) (latents, imageGra
 	}
 	if m.encodeGrad == nil {
 		image, moments := device.Shape{N: n, H: size, W: size, C: 3}, device.Shape{N: n, H: s, W: s, C: 2 * d.VAE.ZChannels}
-		m.encodeGrad, err = m.compile("encoder's gradient", []device.Shape{image, moments}, []device.Shape{moments, image},
+		m.encodeGrad, err = m.compile("encoder's gradient", []device.Shape{image, moments}, []device.Shape{moments, image}, device.Full,
 			func(p *device.Program, in, out []device.Tensor) error {
 				return m.vae.EncodeGrad(p, in[0], out[0], in[1], out[1])
 			})
@@ -373,7 +237,8 @@ func (m *Model) code(k coderKey, x []float32) ([]float32, error) {
 			name, in, record = "encoder", image, m.vae.Encode
 			out = device.Shape{N: k.images, H: small, W: small, C: 2 * m.Bundle.VAE.ZChannels}
 		}
-		p, err := m.compile(name, []device.Shape{in}, []device.Shape{out}, func(p *device.Program, in, out []device.Tensor) error { return record(p, in[0], out[0]) })
+		p, err := m.compile(name, []device.Shape{in}, []device.Shape{out}, device.Full,
+			func(p *device.Program, in, out []device.Tensor) error { return record(p, in[0], out[0]) })
 		if err != nil {
 			return nil, err
 		}

@@ -44,8 +44,11 @@ type ViewsResult struct {
 	Cameras  []field.Camera
 	Latents  []float32 // (views, h, w, Z)
 	Settings ViewSettings
-	Notices  []string           // sentences for the requester
-	Timings  map[string]float64 // seconds by stage
+	Notices  []string // sentences for the requester
+	// Timings are the seconds that the job waited in each stage. A card queues what it
+	// is told: its time for the prompt and the steps appears where the job waits for a
+	// result, which is the decoding, part of StageViews.
+	Timings map[string]float64
 }
 
 // Views is the job that turns a prompt into consistent pictures. It is not safe
