@@ -142,7 +142,7 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 		if c.Up.Data != "" {
 			config.Data = c.Up.Data
 		}
-		return superviseSelf(config, stderr)
+		return superviseSelf(config, command.Command() == "worker", stderr)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

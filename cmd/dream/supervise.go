@@ -16,10 +16,10 @@ import (
 const reportFor = 20 * time.Second
 
 // superviseSelf runs this command line as a child and ends as it ends. If the child
-// dies, the queue learns how.
-func superviseSelf(config *loadedConfig, stderr io.Writer) int {
+// dies, the queue learns how. impatient: a second interrupt ends both.
+func superviseSelf(config *loadedConfig, impatient bool, stderr io.Writer) int {
 	mark := rand.Text()[:8]
-	end, err := supervise.Run(mark, config.hidden().Clean)
+	end, err := supervise.Run(supervise.Config{Mark: mark, Clean: config.hidden().Clean, Impatient: impatient})
 	if err != nil {
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitFailed

@@ -45,11 +45,19 @@ type End struct {
 	code   int
 }
 
-// Run runs this program again with the same arguments and waits for it. The mark,
-// a word of the caller's choice, reaches it by [Attach]. Interrupts are passed on;
-// the second one kills the child and this process. clean takes secrets out of the
-// runtime's report, which the child cannot do.
-func Run(mark string, clean func(string) string) (End, error) {
+// Config says how a child is looked after.
+type Config struct {
+	// Mark is a word that reaches the child by [Attach].
+	Mark string
+	// Clean takes secrets out of the runtime's report, which the child cannot do.
+	Clean func(string) string
+	// Impatient: the second interrupt ends both processes at once.
+	Impatient bool
+}
+
+// Run runs this program again with the same arguments, passes interrupts on, and
+// waits for its end.
+func Run(c Config) (End, error) {
 	path, err := os.Executable()
 	if err != nil {
 		return End{}, fmt.Errorf("find the own program: %w", err)
@@ -71,7 +79,7 @@ func Run(mark string, clean func(string) string) (End, error) {
 	cmd := exec.Command(path, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdin, os.Stdout, os.Stderr, files[:]
-	cmd.Env = append(os.Environ(), variable+"="+mark)
+	cmd.Env = append(os.Environ(), variable+"="+c.Mark)
 	if socket := os.Getenv("NOTIFY_SOCKET"); socket != "" {
 		r, err := newRelay(socket)
 		if err != nil {
@@ -82,35 +90,36 @@ func Run(mark string, clean func(string) string) (End, error) {
 		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+r.path, "WATCHDOG_PID=")
 	}
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGABRT)
 	if err := cmd.Start(); err != nil {
 		return End{}, fmt.Errorf("start the child: %w", err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	var first, second os.Signal
+	var interrupted bool
+	var last os.Signal // the one that ended both
 	for {
 		// That the child has ended meanwhile is no error of sending.
 		select {
 		case s := <-signals:
 			switch {
-			case s == syscall.SIGQUIT:
+			case s == syscall.SIGQUIT || s == syscall.SIGABRT: // from people, from systemd's watchdog: where does it hang?
 				_ = cmd.Process.Signal(s)
-			case first == nil:
-				first = s
+			case !interrupted:
+				interrupted = true
 				_ = cmd.Process.Signal(syscall.SIGTERM)
-			default:
-				second = s
+			case c.Impatient:
+				last = s
 				_ = cmd.Process.Kill()
 			}
 		case err := <-ended:
 			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 				return End{}, fmt.Errorf("wait for the child: %w", err)
 			}
-			if second != nil {
-				return bySignal(cmd.ProcessState.Pid(), second.(syscall.Signal)), nil
+			if last != nil {
+				return bySignal(cmd.ProcessState.Pid(), last.(syscall.Signal)), nil
 			}
-			return endOf(cmd.ProcessState, files[1], files[2], clean), nil
+			return endOf(cmd.ProcessState, files[1], files[2], c.Clean), nil
 		}
 	}
 }
@@ -147,15 +156,15 @@ func endOf(state *os.ProcessState, log, report *os.File, clean func(string) stri
 	crash := clean(read(report, 0, 64<<10))
 	if status.Signaled() {
 		e = bySignal(e.PID, status.Signal())
-		e.Died = !slices.Contains(wishes, e.Exit)
 	} else {
 		e.code = status.ExitStatus()
-		e.Exit, e.Died = fmt.Sprintf("exit status %d", e.code), crash != ""
-		// The runtime catches most signals, reports and ends with code 2.
-		if m := named.FindStringSubmatch(crash); m != nil {
-			e.Exit, e.Died = m[1], !slices.Contains(wishes, m[1])
-		}
+		e.Exit = fmt.Sprintf("exit status %d", e.code)
 	}
+	// The runtime catches most signals, reports them and ends by itself.
+	if m := named.FindStringSubmatch(crash); m != nil {
+		e.Exit = m[1]
+	}
+	e.Died = (status.Signaled() || crash != "") && !slices.Contains(wishes, e.Exit)
 	if !e.Died {
 		return e
 	}

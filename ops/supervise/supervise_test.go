@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +32,8 @@ func TestMain(m *testing.M) {
 	if child != nil {
 		do(child, act)
 	}
-	end, err := Run("marked", func(s string) string { return strings.ReplaceAll(s, "hunter22", "[redacted]") })
+	end, err := Run(Config{Mark: "marked", Impatient: os.Getenv("SUPERVISE_PATIENT") == "",
+		Clean: func(s string) string { return strings.ReplaceAll(s, "hunter22", "[redacted]") }})
 	if err != nil {
 		panic(err)
 	}
@@ -80,6 +82,9 @@ func do(c *Child, act string) {
 	case "stay":
 		<-terms
 		fmt.Println("drains")
+	case "core":
+		debug.SetTraceback("crash")
+		_ = syscall.Kill(self, syscall.SIGSEGV)
 	case "notify":
 		s, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 		if err != nil {
@@ -146,6 +151,7 @@ func TestDeaths(t *testing.T) {
 		{"kill", "SIGKILL", true, []string{"line 4999 of marked\n"}, syscall.SIGKILL, 0},
 		{"segv", "SIGSEGV", true, []string{"line 4999 of marked\n", "SIGSEGV: segmentation violation"}, 0, 2},
 		{"fault", "SIGSEGV", true, []string{"line 4999 of marked\n", "invalid memory address"}, 0, 2},
+		{"core", "SIGSEGV", true, []string{"line 4999 of marked\n", "SIGSEGV: segmentation violation"}, 0, 128 + 6},
 		{"panic", "exit status 2", true, []string{"line 4999 of marked\n", "panic: the key [redacted]"}, 0, 2},
 		{"exec", "SIGKILL", true, []string{"line 4999 of marked\n"}, syscall.SIGKILL, 0},
 		{"code", "exit status 3", false, nil, 0, 3},
@@ -189,6 +195,29 @@ func TestInterrupts(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || end().Died || end().Exit != "exit status 0" {
 		t.Errorf("%v %+v", err, end())
+	}
+
+	cmd, out, end = start(t, "drain", "SUPERVISE_PATIENT=1")
+	pidOf(t, out)
+	for range 3 {
+		_ = cmd.Process.Signal(os.Interrupt)
+	}
+	for out.Scan() {
+		if out.Text() != "drains" {
+			t.Error(out.Text())
+		}
+	}
+	if err := cmd.Wait(); err != nil || end().Died {
+		t.Errorf("%v %+v", err, end())
+	}
+
+	// What hangs says where, and that is no death when people asked for it.
+	cmd, out, end = start(t, "stay")
+	pidOf(t, out)
+	_ = cmd.Process.Signal(syscall.SIGQUIT)
+	_ = cmd.Wait() // its code is looked at
+	if end().Died || end().Exit != "SIGQUIT" || cmd.ProcessState.ExitCode() != 2 {
+		t.Errorf("%v %+v", cmd.ProcessState, end())
 	}
 
 	cmd, out, end = start(t, "stay")
