@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -16,9 +17,6 @@ type Child struct {
 	// Log takes what the parent is to find after a death. It must be free of secrets.
 	Log io.Writer
 }
-
-// inherited are kept open for an exec of the same process.
-var inherited []*os.File
 
 // Attach makes this process the child that its parent's [Run] meant it to be; nil:
 // it has no such parent. From then on it ends at once, as by kill -9, when the parent
@@ -39,10 +37,11 @@ func Attach() (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach to the supervising process: %w", err)
 	}
-	inherited = []*os.File{leash, log, report}
 	go func() {
 		_, _ = leash.Read(make([]byte, 1)) // nobody writes: it returns when the parent is gone
 		_ = syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+		// Not collected before: an exec of the same process finds them open.
+		runtime.KeepAlive([]*os.File{log, report})
 	}()
 	return &Child{Mark: mark, Log: &tail{f: log, size: info.Size()}}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -65,6 +66,8 @@ func do(c *Child, act string) {
 	case "panic":
 		go func() { panic("the key hunter22 " + strings.Repeat("x", 3000)) }()
 	case "exec":
+		runtime.GC()
+		runtime.GC()
 		_ = os.Setenv("SUPERVISE_ACT", "kill")
 		_ = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), c.Environment()))
 	case "code":
