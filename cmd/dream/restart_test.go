@@ -130,7 +130,8 @@ func TestWorkerGivesUpALostCard(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer q.Close()
-			if _, err := q.Submit(t.Context(), queue.Request{Prompt: "a mug", Kind: queue.Views, Requester: queue.Requester{Platform: "test", ID: "u"}, Origin: queue.Origin{Platform: "test"}}); err != nil {
+			rc, err := q.Submit(t.Context(), queue.Request{Prompt: "a mug", Kind: queue.Views, Requester: queue.Requester{Platform: "test", ID: "u"}, Origin: queue.Origin{Platform: "test"}})
+			if err != nil {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("dream", "worker", "--device", "cuda:0", "--model", "mini")
@@ -140,6 +141,14 @@ func TestWorkerGivesUpALostCard(t *testing.T) {
 			err = cmd.Run()
 			if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(output.String(), c.says) || strings.Contains(output.String(), "goroutine") {
 				t.Errorf("%v\n%s", err, output.String())
+			}
+			// The process outlived the card: it told the queue itself, with its log.
+			j, err := q.Job(t.Context(), rc.ID)
+			if err != nil || len(j.CrashedBy) != 1 || j.CrashedBy[0].Kind != queue.FailCrash || j.CrashedBy[0].Exit != "" {
+				t.Fatalf("%+v %v", j.CrashedBy, err)
+			}
+			if log := j.Failure.Log; !strings.Contains(log, "job begins") || !strings.Contains(log, "the device is lost") {
+				t.Errorf("the record has the log\n%s", log)
 			}
 		})
 	}

@@ -337,6 +337,9 @@ func (s *session) giveBack(why queue.Reason, c *queue.Checkpoint) {
 func (s *session) fail(f queue.Failure) {
 	s.flush(0)
 	f.Worker, f.Used = s.w.process, s.seconds()
+	if (f.Kind == queue.FailCrash || f.Kind == queue.FailStuck) && s.w.lastLog != nil {
+		f.Log = s.w.lastLog()
+	}
 	var st queue.Status
 	err := s.last("reporting a failure", func(ctx context.Context) error {
 		var err error

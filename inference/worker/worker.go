@@ -112,6 +112,9 @@ type Deps struct {
 	Governor Governor     // may be nil
 	Meter    Meter        // may be nil
 	Log      *slog.Logger // nil discards
+	// LastLog, may be nil, is the end of what this process logged, free of secrets,
+	// for the record of a crash that it survives.
+	LastLog func() string
 }
 
 // ErrStuck is returned by Run when a step hangs in a call that ignores its
@@ -132,6 +135,8 @@ type Worker struct {
 	meter Meter
 	log   *slog.Logger
 	spool *spool
+
+	lastLog func() string
 
 	process string // unique per start
 	host    string
@@ -179,7 +184,7 @@ func New(cfg Config, d Deps) (*Worker, error) {
 		host = "unknown"
 	}
 	w := &Worker{
-		cfg: cfg, q: d.Queue, store: d.Store, maker: d.Maker, gov: d.Governor, meter: d.Meter,
+		cfg: cfg, q: d.Queue, store: d.Store, maker: d.Maker, gov: d.Governor, meter: d.Meter, lastLog: d.LastLog,
 		log: d.Log.With("worker", cfg.Name), spool: sp, host: host,
 		process: fmt.Sprintf("%s/%d/%s", strings.ReplaceAll(cfg.Name, "/", "-"), os.Getpid(), cfg.Mark+rand.Text()[:8]),
 		ready:   make(chan *session), running: map[string]*session{},

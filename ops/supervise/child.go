@@ -16,7 +16,13 @@ type Child struct {
 	Mark string
 	// Log takes what the parent is to find after a death. It must be free of secrets.
 	Log io.Writer
+
+	tail *tail
 }
+
+// LastLog is the end of what was written to Log, at most MaxLog bytes that begin with
+// a line: for what this process can tell itself.
+func (c *Child) LastLog() string { return c.tail.last() }
 
 // Attach makes this process the child that its parent's [Run] meant it to be; nil:
 // it has no such parent. From then on it ends at once, as by kill -9, when the parent
@@ -43,7 +49,8 @@ func Attach() (*Child, error) {
 		// Not collected before: an exec of the same process finds them open.
 		runtime.KeepAlive([]*os.File{log, report})
 	}()
-	return &Child{Mark: mark, Log: &tail{f: log, size: info.Size()}}, nil
+	t := &tail{f: log, size: info.Size()}
+	return &Child{Mark: mark, Log: t, tail: t}, nil
 }
 
 // Environment is what the same process needs to attach again after an exec.
@@ -54,6 +61,12 @@ type tail struct {
 	mu   sync.Mutex
 	f    *os.File
 	size int64
+}
+
+func (t *tail) last() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return ending(read(t.f, max(t.size-2*MaxLog, 0), 2*MaxLog))
 }
 
 // Write implements [io.Writer].

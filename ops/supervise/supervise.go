@@ -170,13 +170,17 @@ func endOf(state *os.ProcessState, log, report *os.File, clean func(string) stri
 	}
 	crash = crash[:min(len(crash), MaxLog/2)]
 	size, _ := log.Seek(0, io.SeekEnd) // of a file in use: cannot fail
-	text := read(log, max(size-2*MaxLog, 0), 2*MaxLog) + crash
-	if over := len(text) - MaxLog; over > 0 {
-		text = text[over-1:]
-		text = text[strings.IndexByte(text, '\n')+1:]
-	}
-	e.Log = strings.ToValidUTF8(text, "")
+	e.Log = ending(read(log, max(size-2*MaxLog, 0), 2*MaxLog) + crash)
 	return e
+}
+
+// ending is the end of a text, from the begin of a line on.
+func ending(s string) string {
+	if over := len(s) - MaxLog; over > 0 {
+		s = s[over-1:]
+		s = s[strings.IndexByte(s, '\n')+1:]
+	}
+	return strings.ToValidUTF8(s, "")
 }
 
 func read(f *os.File, from, most int64) string {
