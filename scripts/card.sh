@@ -110,7 +110,7 @@ part_governor() {
 
 # used is the processor time of an idle worker over 30 s, in hundredths of a second.
 used() {
-  begin worker --device "cuda:$CARD" --model mini --name card
+  DREAM_WORKER_SUPERVISE=false begin worker --device "cuda:$CARD" --model mini --name card # in the process that is begun
   await 60 '"worker starts"'
   sleep 10
   local before after

@@ -39,16 +39,15 @@ func ReportDeath(ctx context.Context, q Registry, d Death) (map[string]queue.Sta
 	if err != nil {
 		return nil, fmt.Errorf("look for the jobs of a worker that died: %w", err)
 	}
-	kind := queue.FailDied
+	kind, detail := queue.FailDied, "the worker process ended with "+d.Exit
 	if len(held) > 1 {
-		kind = queue.FailCrash
+		kind, detail = queue.FailCrash, fmt.Sprintf("%s and held %d jobs", detail, len(held))
 	}
 	out := map[string]queue.Status{}
 	var errs []error
 	for _, j := range held {
 		err := insist(ctx, func() error {
-			st, err := q.Fail(ctx, queue.Ref{Job: j.ID, Lease: j.LeaseID}, queue.Failure{Kind: kind, Worker: j.Worker, Exit: d.Exit, Log: d.Log,
-				Detail: fmt.Sprintf("the worker process ended with %s and held %d jobs", d.Exit, len(held))})
+			st, err := q.Fail(ctx, queue.Ref{Job: j.ID, Lease: j.LeaseID}, queue.Failure{Kind: kind, Worker: j.Worker, Exit: d.Exit, Log: d.Log, Detail: detail})
 			if err == nil {
 				out[j.ID] = st
 			}
