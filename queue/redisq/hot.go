@@ -6,8 +6,10 @@ package redisq
 // writes back what it changed; records that the script itself changes are
 // written before it.
 // `CLOCK` sets ms, the server's time, and t, the same in seconds and
-// microseconds as Redis tells it; lines that end in "-- limited" stand there
-// only if running jobs are limited.
+// microseconds as Redis tells it. `ACCEPT` writes a submit's event and gives its
+// time, which stands in the id that Redis chooses: a call less, and as an event's
+// it never goes back. Lines that end in "-- limited" stand there only if running
+// jobs are limited.
 const (
 	// ARGV: id req fixed [key [quotas(text "cost key\n", "*" before it if live) {key cost limit life}…]]
 	// returns 1, or {0|1 if this call was the first, id, status code}, or {"limit"|"full"|"quota"|"poison"|"pools", detail}
@@ -15,7 +17,7 @@ const (
 local id, m, key, quotas = ARGV[1], ARGV[3], ARGV[4] or '', ARGV[5] or ''
 local first = id
 if key ~= '' then first = call('GET', P .. 'i:' .. key) or id end
-local tail, ba, so, cl, po, us = struct.unpack('@who.f', m)
+local @lined = struct.unpack('@lined.f', m)
 local j, uk = P .. 'j:' .. first, P .. 'u:' .. us
 local v = call('MGET', P .. 'k', uk, j)
 if v[3] then
@@ -59,14 +61,17 @@ for i = 6, #ARGV, 4 do
   call('INCRBY', k, ARGV[i+1])
   if new and tonumber(ARGV[i+3]) > 0 then call('PEXPIRE', k, ARGV[i+3]) end
 end
-CLOCK
 seq = seq + 1
-local ev = 0
+local ev, came = 0
 if ba == '' then
   qd, waiting, ev = qd + 1, waiting + 1, 1
   call('RPUSH', P .. 'x:' .. us, id)
-  call('XADD', P .. 'ev', '*', 'e', 'accepted\n' .. id .. '\n0\n\n1\n' .. t[1] .. ' ' .. t[2] .. '\n' .. tail .. '\n{"stage":"queued"}')
-else call('RPUSH', P .. 'xb:' .. ba, id) end
+  came = ACCEPT
+else
+  CLOCK
+  came = ms
+  call('RPUSH', P .. 'xb:' .. ba, id)
+end
 if cl == 'bulk' then inb = inb + 1 else ini = ini + 1 end
 u = struct.pack('<d', qd) .. string.sub(u, 9)
 if fresh then
@@ -77,19 +82,19 @@ if fresh then
   if cl == 'bulk' then vt, va, lines, fl = vtb, vab, lnb, flb end
   if vt < 0 or lines <= 0 then
     if vt < fl then vt = fl + seq % 1000000
-    elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(ms - va) / C.halflife)) end
-    va = ms
+    elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(came - va) / C.halflife)) end
+    va = came
   end
   if cl == 'bulk' then vtb, vab, lnb = vt, va, lines + 1 else vti, vai, lni = vt, va, lines + 1 end
   u = struct.pack('@user.f', @user.w)
   local out = pz == 1 or (C.running > 0 and rn >= C.running)
   call('ZADD', (out and P .. 'vp:' or P .. 'v:') .. cl .. ':' .. po, string.format('%d', vt), us)
-  call('ZADD', P .. 'wt:' .. cl, string.format('%d', ms), po .. ':' .. us)
+  call('ZADD', P .. 'wt:' .. cl, string.format('%d', came), po .. ':' .. us)
   call('ZADD', P .. 'w:' .. po, '0', '1')
 end
 local s = @grown.z
 if quotas ~= '' then s = string.sub(s, 1, -3) .. struct.pack('<Hc0', #quotas, quotas) end
-call('MSET', P .. 'k', struct.pack('@head.f', @head.w) .. k, uk, u, j, struct.pack('@born.f', 1, 0, 0, 0, seq, ms, ms, ev) .. s .. m, P .. 'jr:' .. id, ARGV[2])
+call('MSET', P .. 'k', struct.pack('@head.f', @head.w) .. k, uk, u, j, struct.pack('@born.f', 1, 0, 0, 0, seq, came, came, ev) .. s .. m, P .. 'jr:' .. id, ARGV[2])
 if key ~= '' then call('SET', P .. 'i:' .. key, id, 'PX', 'C.keylife') end
 return 1`
 
@@ -153,7 +158,7 @@ if not v[1] then
   return 'again'
 end
 local @state, pos = struct.unpack('@state.f', v[1])
-local tail, ba, so = struct.unpack('@who.f', v[1], pos)
+local @rest = struct.unpack('@rest.f', v[1], pos + 3 + #cl + #po + #us)
 local est, known, last = call('HGET', P .. 'est', so), 0, 0
 if est then est, known, last = struct.unpack('<ddd', est) else est = string.sub(po, -6) == '/views' and C.estviews or C.estmesh end
 local @user = struct.unpack('@user.f', v[3] or @user.z)
@@ -218,7 +223,7 @@ if st ~= 3 or li ~= mine then
   return {why}
 end
 CLOCK
-local tail, ba, so, cl, po, us = struct.unpack('@who.f', v, pos)
+local @who = struct.unpack('@who.f', v, pos)
 local uk, used, asked = P .. 'u:' .. us, tonumber(ARGV[5]), as == 1
 local n = call('MGET', P .. 'k', uk)
 local k = n[1] or @head.z .. @total.z

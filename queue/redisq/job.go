@@ -123,13 +123,13 @@ func leased(v any) (string, hash) {
 }
 
 // split returns a request as the job's hash keeps it: as JSON, and its fixed parts.
-func split(r *queue.Request) (string, fixed, error) {
+func split(r *queue.Request) ([]byte, fixed, error) {
 	b := r.AppendJSON(make([]byte, 0, 512))
 	if len(b) > queue.MaxPayload {
-		return "", fixed{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
+		return nil, fixed{}, queue.NewError(queue.CodeTooLarge, "The request is too large.")
 	}
 	if len(r.Batch) > queue.MaxKey {
-		return "", fixed{}, queue.NewError(queue.CodeInvalid, "The batch's id is too long.")
+		return nil, fixed{}, queue.NewError(queue.CodeInvalid, "The batch's id is too long.")
 	}
 	pool := r.Pool()
 	f := fixed{class: string(r.Class), pool: pool, sort: pool + " " + string(r.Quality), fingerprint: r.Fingerprint(),
@@ -140,5 +140,5 @@ func split(r *queue.Request) (string, fixed, error) {
 	if r.Private {
 		f.private = "1"
 	}
-	return string(b), f, nil
+	return b, f, nil
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // schemaVersion is the layout of the keys.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // Queue is the Redis backend; it fulfils [queue.Queue].
 type Queue struct {
@@ -203,10 +203,12 @@ func (q *Queue) hot(body string) string {
 		body = limited.ReplaceAllString(body, "")
 	}
 	clock := "local t = call('TIME')\nlocal ms = t[1] * 1000 + t[2] / 1000"
+	accept := "tonumber(string.sub(call('XADD', P .. 'ev', '*', 'i', id, 'f', m), 1, 13))"
 	if q.o.TestClock {
 		clock = "local ms = rest('now')\nlocal t = {string.format('%d', ms / 1000), string.format('%d', ms % 1000 * 1000)}"
+		accept = "rest('now')\ncall('XADD', P .. 'ev', '*', 'i', id, 'f', m, 't', string.format('%d', came))"
 	}
-	body = strings.ReplaceAll(strings.ReplaceAll(body, "CLOCK", clock), "FIELDS", "'"+strings.Join(rareFields, "','")+"'")
+	body = strings.NewReplacer("CLOCK", clock, "ACCEPT", accept, "FIELDS", "'"+strings.Join(rareFields, "','")+"'").Replace(body)
 	var names, table []string
 	for _, m := range resting.FindAllStringSubmatch(body, -1) {
 		if !slices.Contains(names, m[1]) {

@@ -23,7 +23,9 @@ import (
 //	user            key u:<user>             a user's place in the order
 //	state, fixed    key j:<id>               a job: what changes, what never does
 //	born, grown     both together are state  as a submit leaves it, what follows
-//	who             the first of fixed       what every step needs of it
+//	who             the first of fixed       what the steps need of it
+//	lined           the first of who         what a submit needs of it
+//	rest            the last of who          what is left of it for who knows class, pool and user
 //	lease           a field of leases        a lease, before the job's id
 var records = map[string]record{
 	// done: jobs done (the scripts count on its being the first); seq: last sequence
@@ -42,6 +44,8 @@ var records = map[string]record{
 	"grown": fields(grown),
 	"fixed": fields(who + " ln:Bs fp:Bs nonce:Bs"),
 	"who":   fields(who),
+	"lined": fields(line + batch),
+	"rest":  fields(batch + rest),
 	// bulk: 1 or 0; dl: deadline; eta: expected end, 0 if it holds no slot. The
 	// padding makes it longer than 64 bytes: a hash of shorter texts would be kept
 	// as a list and searched from the front.
@@ -56,9 +60,12 @@ const (
 	// at: attempt; sa: started; du: due (deadline, or not before); es: estimate; ch:
 	// charged; ud: used; en: ended; li: lease; wo: worker and its name; qt: quotas.
 	grown = " at:d sa:d du:d es:d ch:d ud:d en:d li:Bs wo:Hs qt:Hs"
-	// tail: what events take over, private, user and origin a line each; ba: batch;
-	// so: sort; cl: class; po: pool; us: user. Then ln: line, fp: fingerprint, nonce of the submit.
-	who = "tail:Is ba:Bs so:Bs cl:Bs po:Bs us:Bs"
+	// cl: class; po: pool; us: user; ba: batch; so: sort; tail: what events take over,
+	// private, user and origin a line each. Then ln: line, fp: fingerprint, nonce of the submit.
+	who   = line + batch + rest
+	line  = "cl:Bs po:Bs us:Bs"
+	batch = " ba:Bs"
+	rest  = " so:Bs tail:Is"
 )
 
 const leasePadding = 48
@@ -183,21 +190,31 @@ type fixed struct{ private, user, origin, batch, sort, class, pool, line, finger
 
 // pack makes the record. No part but the origin can be longer than 255 bytes:
 // requests are checked before.
-func (f *fixed) pack() string {
-	tail := f.private + "\n" + f.user + "\n" + f.origin
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, len(tail)+256), uint32(len(tail)))
-	b = append(b, tail...)
-	for _, s := range []string{f.batch, f.sort, f.class, f.pool, f.user, f.line, f.fingerprint, f.nonce} {
+func (f *fixed) pack() []byte {
+	b := make([]byte, 0, len(f.origin)+512)
+	for _, s := range [...]string{f.class, f.pool, f.user, f.batch, f.sort} {
 		b = append(append(b, byte(len(s))), s...)
 	}
-	return string(b)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(f.private)+len(f.user)+len(f.origin)+2))
+	b = append(append(b, f.private...), '\n')
+	b = append(append(b, f.user...), '\n')
+	b = append(b, f.origin...)
+	for _, s := range [...]string{f.line, f.fingerprint, f.nonce} {
+		b = append(append(b, byte(len(s))), s...)
+	}
+	return b
 }
 
 // fixedOf reads what stands behind a job's state.
 func fixedOf(m string) (f fixed) {
 	u := unpack(m)
-	u.text(u.size(4))
-	for _, p := range []*string{&f.batch, &f.sort, &f.class, &f.pool, &f.user, &f.line, &f.fingerprint, &f.nonce} {
+	for _, p := range [...]*string{&f.class, &f.pool, &f.user, &f.batch, &f.sort} {
+		*p = u.text(u.size(1))
+	}
+	tail := u.text(u.size(4))
+	f.private, tail, _ = strings.Cut(tail, "\n")
+	_, f.origin, _ = strings.Cut(tail, "\n")
+	for _, p := range [...]*string{&f.line, &f.fingerprint, &f.nonce} {
 		*p = u.text(u.size(1))
 	}
 	return f

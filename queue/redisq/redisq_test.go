@@ -2,6 +2,7 @@ package redisq_test
 
 import (
 	"fmt"
+	"reflect"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,5 +72,30 @@ func TestEntryWithoutJob(t *testing.T) {
 	}
 	if _, err := f.q.Lease(f.ctx, queuetest.Caps("w")); queue.CodeOf(err) != queue.CodeEmpty {
 		t.Fatal(err)
+	}
+}
+
+// A submit's event is written by a script of its own, whose time is that of the
+// event's id where no test moves the clock.
+func TestAcceptedEvent(t *testing.T) {
+	f := setupFault(t, queuetest.StartRedis(t).Addr)
+	r := queuetest.Request("a", "thing")
+	r.Private = true
+	before := time.Now().Truncate(time.Millisecond)
+	rc, err := f.q.Submit(f.ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := f.q.Job(f.ctx, rc.ID)
+	if err != nil || j.Submitted.Before(before) || j.Submitted.After(time.Now()) {
+		t.Fatalf("submitted at %v, not between %v and now: %v", j.Submitted, before, err)
+	}
+	es, err := f.q.Events(f.ctx, "", 10, 0)
+	if err != nil || len(es) != 1 {
+		t.Fatal(es, err)
+	}
+	want := queue.Event{ID: es[0].ID, Kind: queue.EventAccepted, Job: rc.ID, Seq: 1, At: j.Submitted, User: "test:a", Private: true, Origin: r.Origin, Stage: queue.StageQueued}
+	if !reflect.DeepEqual(es[0], want) {
+		t.Errorf("event %+v, want %+v", es[0], want)
 	}
 }

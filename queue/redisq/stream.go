@@ -59,6 +59,14 @@ func (q *Queue) Events(ctx context.Context, after string, limit int, wait time.D
 func event(m redis.XMessage) (queue.Event, error) {
 	f := func(k string) string { s, _ := m.Values[k].(string); return s }
 	n := func(k string) int64 { v, _ := strconv.ParseInt(f(k), 10, 64); return v }
+	if s := f("f"); s != "" { // a submit's: job, fixed parts; the time only where tests move the clock
+		x, ms := fixedOf(s), f("t")
+		if ms == "" {
+			ms, _, _ = strings.Cut(m.ID, "-")
+		}
+		e := queue.Event{ID: m.ID, Kind: queue.EventAccepted, Job: f("i"), Seq: 1, At: at(stamp(ms)), User: x.user, Private: x.private == "1", Stage: queue.StageQueued}
+		return e, decode(x.origin, &e.Origin)
+	}
 	if s := f("e"); s != "" { // a job's: kind, job, attempt, lease, number, time, private, user, origin, data
 		v := strings.SplitN(s, "\n", 10)
 		for i, k := range []string{"k", "j", "a", "l", "q", "t", "p", "u", "o", "d"} {
