@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"dreamcad/inference/worker"
@@ -19,7 +20,11 @@ const reportFor = 20 * time.Second
 // dies, the queue learns how. impatient: a second interrupt ends both.
 func superviseSelf(config *loadedConfig, impatient bool, stderr io.Writer) int {
 	mark := rand.Text()[:8]
-	end, err := supervise.Run(supervise.Config{Mark: mark, Clean: config.hidden().Clean, Impatient: impatient})
+	var end supervise.End
+	own, err := config.dataFile("work", "supervisor") // where a worker must be able to write anyway
+	if err == nil {
+		end, err = supervise.Run(supervise.Config{Mark: mark, Dir: filepath.Dir(own), Clean: config.hidden().Clean, Impatient: impatient})
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitFailed

@@ -49,6 +49,8 @@ type End struct {
 type Config struct {
 	// Mark is a word that reaches the child by [Attach].
 	Mark string
+	// Dir is a folder in which files can be made.
+	Dir string
 	// Clean takes secrets out of the runtime's report, which the child cannot do.
 	Clean func(string) string
 	// Impatient: the second interrupt ends both processes at once.
@@ -71,7 +73,7 @@ func Run(c Config) (End, error) {
 	defer leashEnd.Close()
 	files[0] = leashEnd
 	for i := 1; i < len(files); i++ {
-		if files[i], err = unlinked(); err != nil {
+		if files[i], err = unlinked(c.Dir); err != nil {
 			return End{}, fmt.Errorf("start the child: %w", err)
 		}
 		defer files[i].Close()
@@ -189,8 +191,8 @@ func read(f *os.File, from, most int64) string {
 }
 
 // unlinked is a file without a name.
-func unlinked() (*os.File, error) {
-	f, err := os.CreateTemp("", "dream-")
+func unlinked(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".log-")
 	if err == nil {
 		err = os.Remove(f.Name())
 	}

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	if child != nil {
 		do(child, act)
 	}
-	end, err := Run(Config{Mark: "marked", Impatient: os.Getenv("SUPERVISE_PATIENT") == "",
+	end, err := Run(Config{Mark: "marked", Dir: os.TempDir(), Impatient: os.Getenv("SUPERVISE_PATIENT") == "",
 		Clean: func(s string) string { return strings.ReplaceAll(s, "hunter22", "[redacted]") }})
 	if err != nil {
 		panic(err)
