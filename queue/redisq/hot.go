@@ -82,7 +82,7 @@ if fresh then
   if cl == 'bulk' then vt, va, lines, fl = vtb, vab, lnb, flb end
   if vt < 0 or lines <= 0 then
     if vt < fl then vt = fl + seq % 1000000
-    elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(came - va) / C.halflife)) end
+    elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-math.max(came - va, 0) / C.halflife)) end
     va = came
   end
   if cl == 'bulk' then vtb, vab, lnb = vt, va, lines + 1 else vti, vai, lni = vt, va, lines + 1 end

@@ -178,7 +178,7 @@ local function enter(u, cl, sq, force)
   local vt, fl = x['vt' .. c], total()['fl' .. c]
   if vt >= 0 and not force and x['ln' .. c] > 0 then return vt end
   if vt < fl then vt = fl + sq % 1000000
-  elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-(now() - x['va' .. c]) / C.halflife)) end
+  elseif C.halflife > 0 then vt = fl + math.floor((vt - fl) * 2 ^ (-math.max(now() - x['va' .. c], 0) / C.halflife)) end
   share(u, cl, vt)
   return vt
 end

@@ -148,7 +148,7 @@ func (t *tx) enter(user, class string) float64 {
 	if !known || vt < floor {
 		vt = floor
 	} else if h := t.q.cfg.HalfLife; h > 0 {
-		vt = floor + (vt-floor)*math.Exp2(-float64(t.now-since)/float64(h.Milliseconds()))
+		vt = floor + (vt-floor)*math.Exp2(-float64(max(t.now-since, 0))/float64(h.Milliseconds()))
 	}
 	t.share(user, class, vt)
 	return vt
