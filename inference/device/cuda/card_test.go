@@ -4,9 +4,11 @@ package cuda
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -383,5 +385,33 @@ func TestEveryTile(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d ways agree", c.name, len(all))
+	}
+}
+
+// TestEveryWay computes group norms with every kernel that can.
+func TestEveryWay(t *testing.T) {
+	card := openCard(t, Options{Deterministic: true}).(*Card)
+	ref, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ref.Close() })
+	for _, c := range []opCase{
+		groupNormCase(2, 32, 32, 320, 32, true, true), groupNormCase(2, 32, 32, 640, 32, true, false), groupNormCase(3, 7, 9, 640, 32, false, true),
+		groupNormCase(2, 8, 8, 1280, 32, true, true), groupNormCase(2, 4, 4, 2560, 32, false, false), groupNormCase(1, 128, 128, 256, 32, true, false),
+		groupNormCase(2, 32, 32, 128, 32, true, false),
+	} {
+		want, _ := evaluate(t, ref, c)
+		tried := map[string]bool{}
+		for i, n := 0, 1; i < n; i++ {
+			kernel := ""
+			card.tuner.forceWay = func(ways []way) way { n, kernel = len(ways), ways[i].kernel; return ways[i] }
+			got, _ := evaluate(t, card, c)
+			if d := distance(got[0], want[0]); !(d < 2e-3) {
+				t.Errorf("%s by %s is off by %.3g", c.name, kernel, d)
+			}
+			tried[kernel] = true
+		}
+		t.Logf("%s: %v", c.name, slices.Sorted(maps.Keys(tried)))
 	}
 }

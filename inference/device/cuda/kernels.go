@@ -83,7 +83,7 @@ func (c *Card) loadKernels() error {
 			return &Unavailable{Reason: fmt.Sprintf("the driver does not accept the kernels built for %s; a newer driver may", name), Cause: err}
 		}
 		for k := unit.first; k < unit.end; k++ {
-			want := min(sharedLimit(k), c.maxShared)
+			want := min(max(sharedLimit(k), c.alone()), c.maxShared)
 			if c.kernels[k], err = m.Function(kernelNames[k], want); err != nil {
 				return err
 			}
@@ -121,11 +121,20 @@ type launcher struct {
 	err  error
 }
 
+// alone is the dynamic shared memory with which one block only fits on a multiprocessor.
+func (c *Card) alone() int { return c.maxShared/2 + 1<<10 }
+
 func (l *launcher) launch(k kernelID, g grid, params unsafe.Pointer, size uintptr) {
 	if l.err != nil || g.x == 0 || g.y == 0 || g.z == 0 {
 		return
 	}
-	if err := l.card.kernels[k].Launch([3]int{g.x, g.y, g.z}, g.threads, g.shared, l.card.raw(), l.card.overlap, params, size); err != nil {
+	// A kernel with no more blocks than there are multiprocessors starts while its predecessor drains. The first blocks
+	// would crowd on what is free first, so as much shared memory is asked for as lets one fit only.
+	overlap := l.card.overlap && g.x*g.y*g.z <= l.card.info.Threads
+	if overlap {
+		g.shared = max(g.shared, l.card.alone())
+	}
+	if err := l.card.kernels[k].Launch([3]int{g.x, g.y, g.z}, g.threads, g.shared, l.card.raw(), overlap, params, size); err != nil {
 		l.err = fmt.Errorf("kernel %s: %w", kernelNames[k], err)
 	}
 }

@@ -8,7 +8,7 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "5ad1a130350b3e67c6cc32df502ac33e53fd955bf4bd280b4555040c70a62309"
+	sourceDigest    = "ea838307d9a58e33bc83dd0450918cdf8cfb0a762a78d9318e23e49f027d083a"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
@@ -395,6 +395,7 @@ const (
 	kGroup512
 	kGroup1024
 	kGroupBundle
+	kGroupBundle2
 	kGroupAny
 	kLayerNorm512
 	kLayerNorm1280
@@ -451,6 +452,7 @@ var kernelNames = [kernelCount]string{
 	kGroup512:          "group_512",
 	kGroup1024:         "group_1024",
 	kGroupBundle:       "group_bundle",
+	kGroupBundle2:      "group_bundle_2",
 	kGroupAny:          "group_any",
 	kLayerNorm512:      "layer_norm_512",
 	kLayerNorm1280:     "layer_norm_1280",
@@ -496,12 +498,12 @@ var kernelUnits = []struct {
 }{
 	{"gemm", 0, 5},
 	{"attention", 5, 9},
-	{"norm", 9, 21},
-	{"elementwise", 21, 30},
-	{"grads", 30, 34},
-	{"hopper", 34, 47},
-	{"flash", 47, 48},
-	{"field", 48, 52},
+	{"norm", 9, 22},
+	{"elementwise", 22, 31},
+	{"grads", 31, 35},
+	{"hopper", 35, 48},
+	{"flash", 48, 49},
+	{"field", 49, 53},
 }
 
 func (l *launcher) reduce(k kernelID, g grid, p *ReduceParams) {

@@ -39,12 +39,17 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 		}
 	}
 	if wide {
-		if groups, threads := bundle(per, hw); threads != 0 && o.Groups%groups == 0 {
-			q := p
-			q.Chunks, q.Pixels = int32(groups), int32(groups*per)
-			ways = append(ways, way{kernelNames[kGroupBundle], func() {
-				l.groupNormLaunch(kGroupBundle, grid{x: o.Groups / groups, y: o.In.N, z: 1, threads: threads}, &q)
-			}})
+		for _, k := range []struct {
+			kernel kernelID
+			held   int
+		}{{kGroupBundle, 10}, {kGroupBundle2, 2}} {
+			if groups, threads := bundle(per, hw, k.held); threads != 0 && o.Groups%groups == 0 {
+				q := p
+				q.Chunks, q.Pixels = int32(groups), int32(groups*per)
+				ways = append(ways, way{kernelNames[k.kernel], func() {
+					l.groupNormLaunch(k.kernel, grid{x: o.Groups / groups, y: o.In.N, z: 1, threads: threads}, &q)
+				}})
+			}
 		}
 		ways = append(ways, way{kernelNames[kGroupApply], func() { l.groupNormTwice(p, o.In.N, o.In.N) }})
 		if o.In.N > 1 {
@@ -64,8 +69,8 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 }
 
 // bundle is how many groups of so many channels make whole units of eight, and the threads of a block that keeps
-// hw pixels of them, 0 when there are none.
-func bundle(per, hw int) (groups, threads int) {
+// hw pixels of them with at most held for a thread, 0 when there are none.
+func bundle(per, hw, held int) (groups, threads int) {
 	if per < 8 && per != 4 {
 		return 0, 0
 	}
@@ -78,7 +83,7 @@ func bundle(per, hw int) (groups, threads int) {
 	for step%32 != 0 {
 		step += units
 	}
-	const held, most = 10, 640
+	const most = 640
 	for threads = step; threads <= most; threads += step {
 		if pixels := threads / units; hw <= held*pixels && (hw <= 4*pixels || threads+step > 512) {
 			return groups, threads

@@ -150,7 +150,8 @@ func (c *Card) start(number int) error {
 	sms, _ := dev.Attribute(cu.MultiprocessorCount)
 	shared, _ := dev.Attribute(cu.DeviceAttribute(97)) // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 	c.maxShared = shared
-	c.overlap = c.cc >= 90 && cu.Version() >= 12030 && os.Getenv("DREAM_CUDA_OVERLAP") == "1"
+	overlap := os.Getenv("DREAM_CUDA_OVERLAP") // 0 or 1, for comparisons; newer cards were not seen
+	c.overlap = cu.Version() >= 12030 && (c.cc == 90 && overlap != "0" || c.cc > 90 && overlap == "1")
 	total, _ := dev.TotalMem()
 	if c.ctx, err = dev.MakeContext(cu.SchedAuto); err != nil {
 		if resultCode(err) == int(cu.OutOfMemory) {

@@ -65,6 +65,9 @@ func profile(t *testing.T, e *exec) {
 			o := e.program.Ops[i]
 			reads, writes := o.Operands()
 			key := fmt.Sprintf("%T %v -> %v", o, reads[0].Shape, writes[0].Shape)
+			if norm, behind := l.folds(i); norm != nil {
+				key = fmt.Sprintf("LayerNorm and %T %v -> %v %v", behind, norm.In.Shape, behind.Out.Shape, behind.Act)
+			}
 			if table[key] == nil {
 				us, err := timed(1, func() error {
 					for range 100 {

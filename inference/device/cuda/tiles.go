@@ -50,7 +50,7 @@ func (t tile) shared() int {
 	staging := t.bm * (t.bn + 8) * 4
 	if t.hopper {
 		b := (t.bn*128 + 1023) &^ 1023
-		return max(t.stages*(t.bm*128+b), staging) + t.stages*16 + t.bm*8 + 1024
+		return max(t.stages*(t.bm*128+b), staging) + t.stages*16 + t.bm*8 + t.bn*8 + 1024
 	}
 	return max(t.stages*(t.bm+t.bn)*128, staging)
 }

@@ -17,16 +17,17 @@ import (
 // tuner chooses the tile and the depth split of each product. Measured choices
 // are kept in a file for each card model and build of the kernels.
 type tuner struct {
-	card    *Card
-	chosen  map[string]choice
-	changed bool
-	file    string
-	start   cu.Event
-	stop    cu.Event
-	scratch Ptr
-	room    int64
-	force   func([]choice) choice      // for tests
-	trace   func(c choice, ms float64) // for tests
+	card     *Card
+	chosen   map[string]choice
+	changed  bool
+	file     string
+	start    cu.Event
+	stop     cu.Event
+	scratch  Ptr
+	room     int64
+	force    func([]choice) choice      // for tests
+	forceWay func([]way) way            // for tests
+	trace    func(c choice, ms float64) // for tests
 }
 
 func newTuner(c *Card) *tuner {
@@ -170,8 +171,8 @@ func (t *tuner) candidates(p *GemmParams) []choice {
 func (l *lowering) measure(p *GemmParams) choice {
 	t := l.card.tuner
 	all := t.candidates(p)
-	if len(all) > 12 {
-		all = all[:12]
+	if len(all) > 16 {
+		all = all[:16]
 	}
 	if len(all) == 1 {
 		return all[0]
@@ -215,7 +216,7 @@ func (l *lowering) time(launch func()) float64 {
 			t.stop, l.err = cu.MakeEvent(cu.DefaultEvent)
 		}
 	}
-	const runs = 4
+	const runs = 8
 	launch()
 	if l.err != nil {
 		return math.Inf(1)
@@ -258,6 +259,10 @@ func (l *lowering) best(key string, measure bool, ways []way) {
 		t.chosen[key] = choice{Kernel: best.kernel, Splits: 1}
 		t.changed = true
 	case modeLaunch:
+		if t.forceWay != nil {
+			t.forceWay(ways).launch()
+			return
+		}
 		for _, w := range ways {
 			if w.kernel == t.chosen[key].Kernel {
 				w.launch()

@@ -70,6 +70,7 @@ __device__ __forceinline__ void write_tile(const EpilogueParams& e, const float*
   constexpr int LD = BN + 8;
   if (e.splits > 1) {
     float* p = e.partial + (long long)split * e.M * e.N;
+#pragma unroll 1
     for (int u = tid; u < rows * (BN / 4); u += threads) {
       int r = u / (BN / 4), c = (u % (BN / 4)) * 4;
       if (m0 + r < e.M && n0 + c < e.N) {
@@ -87,6 +88,7 @@ __device__ __forceinline__ void write_tile(const EpilogueParams& e, const float*
   }
   int step = e.act == 3 ? 16 : 8;
   int units = BN / step;
+#pragma unroll 1
   for (int u = tid; u < rows * units; u += threads) {
     int r = u / units, c = (u - r * units) * step;
     if (m0 + r >= e.M || n0 + c >= e.N) continue;

@@ -63,7 +63,7 @@ __device__ __forceinline__ void flash(const FlashParams& p) {
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
   }
   __syncthreads();
-  after_predecessor();
+  wait_predecessor();
 
   if (warp == 8) {
     if (lane == 0) {
@@ -78,6 +78,7 @@ __device__ __forceinline__ void flash(const FlashParams& p) {
         barrier_expect(v_full + slot * 8, TILE);
         fetch3(sv + slot * TILE, &p.v, v_full + slot * 8, head * 64, i * 128, g / p.share);
       }
+      let_successor();
     }
     return;
   }

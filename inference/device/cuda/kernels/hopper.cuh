@@ -19,6 +19,7 @@ __device__ __forceinline__ void barrier_wait(u32 bar, u32 phase) {
       "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
       "@p bra wait_done;\nbra wait_loop;\nwait_done:\n}\n" ::"r"(bar), "r"(phase) : "memory");
 }
+__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];\n" ::"l"(map) : "memory"); }
 // The policy is that of the second-level cache.
 __device__ __forceinline__ void fetch2(u32 dst, const CUtensorMap* map, u32 bar, int x, int y, u64 policy) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;\n"

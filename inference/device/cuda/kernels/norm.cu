@@ -196,8 +196,8 @@ extern "C" __global__ void __launch_bounds__(1024) group_1024(const __grid_const
 // Block (bundle, image): as many groups as make whole units of eight channels (p.chunks groups, p.pixels channels), read
 // once by 16 bytes. The unit of a thread is the same in all its pixels; it touches at most two groups, of at least eight
 // channels or of four. Threads: a multiple of 32 and of the units of a bundle, each with at most HELD pixels.
-constexpr int HELD = 10;
-extern "C" __global__ void __launch_bounds__(640) group_bundle(const __grid_constant__ GroupNormParams p) {
+template <int HELD>
+__device__ __forceinline__ void group_bundled(const GroupNormParams& p) {
   __shared__ float2 part[640];
   __shared__ float total[8];
   after_predecessor();
@@ -284,6 +284,9 @@ extern "C" __global__ void __launch_bounds__(640) group_bundle(const __grid_cons
     store8(p.out + (image + px0 + t * step) * p.ldo + c0, v);
   }
 }
+extern "C" __global__ void __launch_bounds__(640) group_bundle(const __grid_constant__ GroupNormParams p) { group_bundled<10>(p); }
+// Small images need little code, most of which comes from a cold instruction cache.
+extern "C" __global__ void __launch_bounds__(640) group_bundle_2(const __grid_constant__ GroupNormParams p) { group_bundled<2>(p); }
 
 // One block for a (group, image), any channel count, pitch and size: reads three times.
 extern "C" __global__ void __launch_bounds__(256) group_any(const __grid_constant__ GroupNormParams p) {

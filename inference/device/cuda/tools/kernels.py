@@ -155,10 +155,8 @@ def parse_kernels():
             found.append((m[1], unit, m[2]))
         for m in re.finditer(r"^GEMM\((\d+), (\d+),", text, re.M):
             found.append((f"gemm_{m[1]}x{m[2]}", unit, "GemmParams"))
-        for m in re.finditer(r"^HOPPER\((\d+), (\d+),", text, re.M):
-            found.append((f"hopper_{m[1]}x{m[2]}", unit, "HopperParams"))
-        for m in re.finditer(r"^FOLDING\((\d+), (\d+),", text, re.M):
-            found.append((f"folding_{m[1]}x{m[2]}", unit, "HopperParams"))
+        for m in re.finditer(r"^(HOPPER|FOLDING)\((\d+), (\d+),", text, re.M):
+            found.append((f"{m[1].lower()}_{m[2]}x{m[3]}", unit, "HopperParams"))
     return found
 
 
