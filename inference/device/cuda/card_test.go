@@ -229,6 +229,15 @@ func groupNormGradCase(n, h, w, c, groups int, silu, residual bool) opCase {
 	}}
 }
 
+// groupNormBothCase is a group norm and its gradient, which finds the statistics already there.
+func groupNormBothCase(n, h, w, c, groups int) opCase {
+	return opCase{fmt.Sprintf("group norm %dx%dx%dx%d of %d and gradient", n, h, w, c, groups), func(e *env) {
+		in, gamma, beta := e.in(n, h, w, c), e.param(1, c), e.param(1, c)
+		e.p.Add(&device.GroupNorm{In: in, Gamma: gamma, Beta: beta, Groups: groups, Eps: 1e-6, Silu: true, Out: e.out(n, h, w, c)})
+		e.p.Add(&device.GroupNormGrad{In: in, Grad: e.in(n, h, w, c), Gamma: gamma, Beta: beta, Groups: groups, Eps: 1e-6, Silu: true, Out: e.out(n, h, w, c)})
+	}}
+}
+
 func attentionGradCase(n, l, heads, d int) opCase {
 	return opCase{fmt.Sprintf("gradient of attention %d of %d heads %d of %d", n, l, heads, d), func(e *env) {
 		c := heads * d
@@ -399,7 +408,8 @@ func TestEveryWay(t *testing.T) {
 	for _, c := range []opCase{
 		groupNormCase(2, 32, 32, 320, 32, true, true), groupNormCase(2, 32, 32, 640, 32, true, false), groupNormCase(3, 7, 9, 640, 32, false, true),
 		groupNormCase(2, 8, 8, 1280, 32, true, true), groupNormCase(2, 4, 4, 2560, 32, false, false), groupNormCase(1, 128, 128, 256, 32, true, false),
-		groupNormCase(2, 32, 32, 128, 32, true, false),
+		groupNormCase(2, 32, 32, 128, 32, true, false), groupNormBothCase(2, 32, 32, 512, 32), groupNormBothCase(3, 7, 9, 96, 32), groupNormBothCase(2, 5, 5, 36, 6),
+		groupNormBothCase(3, 128, 128, 128, 32),
 	} {
 		want, _ := evaluate(t, ref, c)
 		tried := map[string]bool{}
@@ -407,8 +417,10 @@ func TestEveryWay(t *testing.T) {
 			kernel := ""
 			card.tuner.forceWay = func(ways []way) way { n, kernel = len(ways), ways[i].kernel; return ways[i] }
 			got, _ := evaluate(t, card, c)
-			if d := distance(got[0], want[0]); !(d < 2e-3) {
-				t.Errorf("%s by %s is off by %.3g", c.name, kernel, d)
+			for j := range want {
+				if d := distance(got[j], want[j]); !(d < 2e-3) {
+					t.Errorf("%s by %s: result %d is off by %.3g", c.name, kernel, j, d)
+				}
 			}
 			tried[kernel] = true
 		}

@@ -48,7 +48,9 @@ type exec struct {
 	offsets    []int // of planned values, elements
 	readers    map[device.ValueID]int
 	planned    int64 // bytes
-	scratch    int64 // bytes
+	scratch    int64 // bytes, with kept
+	kept       map[keptKey]int64
+	keptBytes  int64
 	graph      driver.Graph
 	captured   bool
 	generation int
@@ -68,6 +70,7 @@ func (c *Card) Compile(p *device.Program) (device.Exec, error) {
 			}
 		}
 	}
+	e.keep()
 	var total int
 	e.offsets, total = device.Plan(p, 128, 0)
 	e.planned = int64(total) * 2
@@ -77,7 +80,7 @@ func (c *Card) Compile(p *device.Program) (device.Exec, error) {
 		if err := dry.all(); err != nil {
 			return err
 		}
-		e.scratch = partialBytes + dry.scratchMax
+		e.scratch = partialBytes + dry.scratchMax + e.keptBytes
 		if err := c.weights.settle(); err != nil {
 			return err
 		}
@@ -94,6 +97,32 @@ func (c *Card) Compile(p *device.Program) (device.Exec, error) {
 		return nil, fmt.Errorf("compile %q for the card: %w", p.Name, err)
 	}
 	return e, nil
+}
+
+// keptKey names the statistics of a group norm.
+type keptKey struct {
+	in     device.Tensor
+	groups int
+	eps    float32
+}
+
+// keep finds the group norms whose statistics their gradients can use, and their places behind the scratch memory.
+func (e *exec) keep() {
+	wanted := map[keptKey]bool{}
+	for _, o := range e.program.Ops {
+		if g, ok := o.(*device.GroupNormGrad); ok {
+			wanted[keptKey{g.In, g.Groups, g.Eps}] = true
+		}
+	}
+	e.kept = map[keptKey]int64{}
+	for _, o := range e.program.Ops {
+		n, ok := o.(*device.GroupNorm)
+		if !ok || n.Add.Present() || !wanted[keptKey{n.In, n.Groups, n.Eps}] {
+			continue
+		}
+		e.kept[keptKey{n.In, n.Groups, n.Eps}] = e.keptBytes
+		e.keptBytes += (int64(n.In.N)*int64(n.Groups)*8 + 255) &^ 255
+	}
 }
 
 func (e *exec) capture() error {

@@ -8,7 +8,7 @@ import "unsafe"
 
 // What the images in kernels/bin were made from and with.
 const (
-	sourceDigest    = "ea838307d9a58e33bc83dd0450918cdf8cfb0a762a78d9318e23e49f027d083a"
+	sourceDigest    = "2f352db11e8ed1d9513fb741613216120c2e1b6ac66d60439106ff0362fd119e"
 	compilerVersion = "NVRTC 12.9.86"
 )
 
@@ -118,7 +118,7 @@ type FlashParams struct {
 	Pad0  int32
 }
 
-// GroupNormParams mirrors the struct of kernels/params.cuh (88 bytes).
+// GroupNormParams mirrors the struct of kernels/params.cuh (96 bytes).
 type GroupNormParams struct {
 	X      Ptr // [B][HW][ldx]
 	Out    Ptr // [B][HW][ldo]
@@ -126,6 +126,7 @@ type GroupNormParams struct {
 	Gamma  Ptr // [C]
 	Beta   Ptr
 	Stats  Ptr // [B][chunks][groups][2]: sum and sum of squares (the two-pass form)
+	Kept   Ptr // [B][groups][2]: where these go for the gradient, or null
 	HW     int32
 	C      int32
 	Ldx    int32

@@ -153,6 +153,15 @@ func (l *lowering) room(bytes int64) Ptr {
 	return p
 }
 
+// kept is where the statistics of a group norm stay for its gradient, 0 when they do not.
+func (l *lowering) kept(in device.Tensor, groups int, eps float32) Ptr {
+	at, ok := l.e.kept[keptKey{in, groups, eps}]
+	if !ok {
+		return 0
+	}
+	return l.card.arena.ptr + Ptr(l.e.planned+l.e.scratch-l.e.keptBytes+at)
+}
+
 func (l *lowering) partials() Ptr { return l.card.arena.ptr + Ptr(l.e.planned) }
 
 // epilogue fills the common part; out and residual are windows of n columns.

@@ -41,6 +41,10 @@ func (l *lowering) groupNormGrad(o *device.GroupNormGrad) error {
 	whole := int64(images) * int64(o.Groups) * 8
 	parts := l.room(whole * int64(p.Chunks))
 	p.Stats, p.Sums = l.room(whole), l.room(whole)
+	kept := l.kept(o.In, o.Groups, o.Eps)
+	if kept != 0 {
+		p.Stats = kept
+	}
 	if l.mode != modeLaunch {
 		return nil
 	}
@@ -49,14 +53,19 @@ func (l *lowering) groupNormGrad(o *device.GroupNormGrad) error {
 	}
 	for first := 0; first < n; first += images {
 		at := grid{x: int(p.Chunks), y: images, z: 1, threads: 256, shared: lanes * c * 8}
-		l.launcher.groupNorm(kGroupStats, at, &GroupNormParams{X: p.X, Stats: parts, HW: p.HW, C: p.C, Ldx: p.Ldx, Groups: p.Groups, Chunks: p.Chunks, Pixels: p.Pixels})
-		total(p.Stats)
+		if kept == 0 {
+			l.launcher.groupNorm(kGroupStats, at, &GroupNormParams{X: p.X, Stats: parts, HW: p.HW, C: p.C, Ldx: p.Ldx, Groups: p.Groups, Chunks: p.Chunks, Pixels: p.Pixels})
+			total(p.Stats)
+		}
 		at.shared += 4 * o.Groups * 4
 		q := p
 		q.Sums = parts
 		l.launcher.groupNormGrad(kGroupGradSums, at, &q)
 		total(p.Sums)
 		l.launcher.groupNormGrad(kGroupGradApply, at, &p)
+		if kept != 0 {
+			p.Stats += Ptr(whole)
+		}
 		pixels := Ptr(images*hw) * 2
 		p.X, p.Grad, p.Out = p.X+pixels*Ptr(in.ld), p.Grad+pixels*Ptr(grad.ld), p.Out+pixels*Ptr(out.ld)
 		if p.Residual != 0 {

@@ -23,6 +23,9 @@ func (l *lowering) groupNorm(o *device.GroupNorm) error {
 	if o.Silu {
 		p.Silu = 1
 	}
+	if !o.Add.Present() {
+		p.Kept = l.kept(o.In, o.Groups, o.Eps)
+	}
 	hw, c := o.In.H*o.In.W, o.In.C
 	per := c / o.Groups
 	wide := in.aligned() && out.aligned() && (add.C == 0 || add.aligned())
@@ -114,6 +117,9 @@ func (l *lowering) groupNormTwice(p GroupNormParams, n, images int) {
 		p.X += Ptr(images*hw) * Ptr(p.Ldx) * 2
 		q.X = p.X
 		q.Out += Ptr(images*hw) * Ptr(p.Ldo) * 2
+		if q.Kept != 0 {
+			q.Kept += Ptr(images*int(p.Groups)) * 8
+		}
 		if p.Add != 0 {
 			p.Add += Ptr(images) * Ptr(p.Lda) * 2
 			q.Add = p.Add

@@ -21,7 +21,7 @@ __device__ __forceinline__ void group_grad(const GroupNormGradParams& p) {
   const int units = p.C / 8, lanes = 256 / units, tid = threadIdx.x, b = blockIdx.y, per = p.C / p.groups;
   float *mean = sm, *inv = mean + p.groups, *m1 = inv + p.groups, *m2 = m1 + p.groups, *sums = m2 + p.groups;
   const float n = (float)per * p.HW;
-  group_moments(p.stats + b * p.groups * 2, 1, p.groups, n, p.eps, mean, inv);
+  group_moments(p.stats + b * p.groups * 2, 1, p.groups, n, p.eps, mean, inv, nullptr);
   if (APPLY)
     for (int g = tid; g < p.groups; g += 256) {
       m1[g] = p.sums[(b * p.groups + g) * 2] / n;

@@ -34,8 +34,8 @@ __device__ __forceinline__ void sum_chunks(const float* parts, int chunks, int g
   ss = warp_sum(ss);
 }
 
-// Mean and inverse deviation of every group from sums and sums of squares; n values a group.
-__device__ __forceinline__ void group_moments(const float* parts, int chunks, int groups, float n, float eps, float* mean, float* inv) {
+// Mean and inverse deviation of every group from sums and sums of squares, which also go to kept; n values a group.
+__device__ __forceinline__ void group_moments(const float* parts, int chunks, int groups, float n, float eps, float* mean, float* inv, float* kept) {
   for (int g = threadIdx.x >> 5; g < groups; g += 8) {
     float s, ss;
     sum_chunks(parts, chunks, groups, g, s, ss);
@@ -43,6 +43,7 @@ __device__ __forceinline__ void group_moments(const float* parts, int chunks, in
       float m = s / n;
       mean[g] = m;
       inv[g] = rsqrtf(fmaxf(ss / n - m * m, 0.f) + eps);
+      if (kept) reinterpret_cast<float2*>(kept)[g] = make_float2(s, ss);
     }
   }
 }

@@ -1,6 +1,11 @@
 // GroupNorm and LayerNorm, statistics in fp32.
 #include "groups.cuh"
 
+// What the gradient is to know of a group of n values: their sum and the sum of their squares.
+__device__ __forceinline__ void keep(const GroupNormParams& p, int image, int group, float mean, float deviations, float n) {
+  reinterpret_cast<float2*>(p.kept)[image * p.groups + group] = make_float2(mean * n, fmaf(mean * n, mean, deviations));
+}
+
 // First pass: block (chunk, image) sums its pixels for every group. The order of additions is fixed.
 // Dynamic shared memory: 2 * C floats for each of the 256 / min(256, units) pixel lanes (launcher computes it).
 extern "C" __global__ void __launch_bounds__(256) group_stats(const __grid_constant__ GroupNormParams p) {
@@ -73,7 +78,8 @@ extern "C" __global__ void __launch_bounds__(256) group_apply(const __grid_const
   float* inv = mean + p.groups;
   after_predecessor();
   const int tid = threadIdx.x, b = blockIdx.y, per = p.C / p.groups;
-  group_moments(p.stats + (long long)b * p.chunks * p.groups * 2, p.chunks, p.groups, (float)per * p.HW, p.eps, mean, inv);
+  group_moments(p.stats + (long long)b * p.chunks * p.groups * 2, p.chunks, p.groups, (float)per * p.HW, p.eps, mean, inv,
+                p.kept && blockIdx.x == 0 ? p.kept + b * p.groups * 2 : nullptr);
   __syncthreads();
   for (int c = tid; c < p.C; c += 256) {
     int g = c / per;
@@ -175,6 +181,7 @@ __device__ __forceinline__ void group_registers(const GroupNormParams& p) {
 #pragma unroll
   for (int i = 0; i < WARPS; i++) var += part[WARPS + i];
   const float inv = rsqrtf(var / (2 * n) + p.eps);
+  if (p.kept && tid == 0) keep(p, b, g, mean, var, 2 * n);
   px = px0;
   c = c0;
 #pragma unroll
@@ -248,6 +255,7 @@ __device__ __forceinline__ void group_bundled(const GroupNormParams& p) {
   }
   s = sum(s);
   const float2 mean = make_float2(s.x / n, s.y / n);
+  const float kept = tid < p.chunks ? total[tid] / n : 0.f;
   s = make_float2(0.f, 0.f);
 #pragma unroll
   for (int t = 0; t < HELD; t++) {
@@ -262,6 +270,7 @@ __device__ __forceinline__ void group_bundled(const GroupNormParams& p) {
     }
   }
   s = sum(s);
+  if (p.kept && tid < p.chunks) keep(p, blockIdx.y, blockIdx.x * p.chunks + tid, kept, total[tid], n);
   const float2 inv = make_float2(rsqrtf(s.x / n + p.eps), rsqrtf(s.y / n + p.eps));
   float k[8], o[8];
   load8(k, p.gamma + c0);
@@ -322,6 +331,7 @@ extern "C" __global__ void __launch_bounds__(256) group_any(const __grid_constan
   float var = 0.f;
   for (int i = 8; i < 16; i++) var += part[i];
   const float inv = rsqrtf(var / n + p.eps);
+  if (p.kept && tid == 0) keep(p, b, g, mean, var, n);
   for (int i = tid; i < n; i += 256) {
     float v = (at(i, px, c) - mean) * inv;
     v = v * p.gamma[g * per + c] + p.beta[g * per + c];

@@ -120,6 +120,7 @@ struct GroupNormParams {
   const float* gamma;    // [C]
   const float* beta;
   float* stats;          // [B][chunks][groups][2]: sum and sum of squares (the two-pass form)
+  float* kept;           // [B][groups][2]: where these go for the gradient, or null
   int HW;
   int C;
   int ldx;
