@@ -327,7 +327,12 @@ func (m *Model) stepTogether(runs []*Denoising) error {
 	if err := p.seatAll(runs); err != nil {
 		return err
 	}
-	return p.step()
+	if err := p.step(); err != nil {
+		return err
+	}
+	// A step ends when the card has made it: progress, cancelling, the rests that spare a hot card and jobs that join would
+	// all come too late if fifty steps were queued at once.
+	return device.Wait(m.dev)
 }
 
 // Ahead takes the next steps of several runs of this model, those of the same

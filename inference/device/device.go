@@ -44,6 +44,20 @@ type Limited interface {
 	FreeMemory() (int64, error)
 }
 
+// Waiter is what a Device whose work goes on behind the caller's back is besides.
+type Waiter interface {
+	// Wait returns when everything queued so far has been done.
+	Wait() error
+}
+
+// Wait returns when the device has done everything that was asked of it.
+func Wait(d Device) error {
+	if w, ok := d.(Waiter); ok {
+		return w.Wait()
+	}
+	return nil
+}
+
 // MemoryError says that a device could not reserve memory.
 type MemoryError struct {
 	What  string // needs it
@@ -105,7 +119,7 @@ var ErrLost = errors.New("the device is lost")
 
 // Exec is a compiled program.
 type Exec interface {
-	// Run executes the whole program and returns when its results may be read.
+	// Run executes the whole program, or queues it on a [Waiter]; then its results may be read.
 	Run() error
 	// ArenaBytes is the memory of its planned values.
 	ArenaBytes() int64

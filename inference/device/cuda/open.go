@@ -194,6 +194,9 @@ func (c *Card) do(fn func() error) error {
 // Info implements [device.Device].
 func (c *Card) Info() device.Info { return c.info }
 
+// Wait implements [device.Waiter].
+func (c *Card) Wait() error { return c.do(c.synchronize) }
+
 // Close implements [device.Device].
 func (c *Card) Close() error {
 	c.close.Do(func() { close(c.quit) })
