@@ -60,7 +60,7 @@ part_test-gpu() { cuda_test; }
 
 part_doctor() {
   "$DREAM" doctor --report "$CARD_OUT/doctor.md"
-  unknown=$(grep '^| unknown | \(GPU\|Speed of a card\)' "$CARD_OUT/doctor.md" | cut -d'|' -f4 | tr '\n' ' ')
+  unknown=$(awk -F'|' '/^\| unknown \| (GPU|Speed of a card)/ { printf "%s ", $4 }' "$CARD_OUT/doctor.md")
   [ -z "$unknown" ] || fail "doctor could not look at a card:$unknown"
 }
 
