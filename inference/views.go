@@ -46,8 +46,7 @@ type ViewsResult struct {
 	Settings ViewSettings
 	Notices  []string // sentences for the requester
 	// Timings are the seconds that the job waited in each stage. A card queues what it
-	// is told: its time for the prompt and the steps appears where the job waits for a
-	// result, which is the decoding, part of StageViews.
+	// is told: its time for the prompt appears in StageViews, whose first step waits for it.
 	Timings map[string]float64
 }
 
