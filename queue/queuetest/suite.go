@@ -29,6 +29,7 @@ func Run(t *testing.T, open Opener) {
 		{"fair order", nil, fairOrder},
 		{"weights", nil, weights},
 		{"no credit from absence", nil, noCredit},
+		{"debt and a clock that goes back", nil, debtAndClock},
 		{"bulk does not starve", func(c *queue.Config) { c.BulkEvery = 3 }, bulkAges},
 		{"fence", nil, fence},
 		{"rescue", nil, rescue},

@@ -136,6 +136,22 @@ func noCredit(b *bench) {
 	}
 }
 
+// A clock that goes back must not make the decay of debt a growth.
+func debtAndClock(b *bench) {
+	b.submit(Request("a", "0"))
+	b.served(1, 100)
+	b.Advance(-12 * time.Hour)
+	b.submit(Request("a", "1"))
+	b.submit(Request("c", "0"))
+	if s := b.served(1, 200); s != "c" {
+		b.t.Fatalf("order %q, c owes nothing", s)
+	}
+	b.submit(Request("c", "1"))
+	if s := b.served(2, 1); s != "ac" {
+		b.t.Fatalf("order %q, a owes 100 s and c 200 s", s)
+	}
+}
+
 func bulkAges(b *bench) {
 	for i := range 3 {
 		b.submit(bulk("a", fmt.Sprint("bulk", i)))
