@@ -32,7 +32,7 @@ const (
 type cli struct {
 	Config string `help:"Configuration file (YAML)." type:"path" placeholder:"FILE" env:"DREAM_CONFIG"`
 
-	Up         upCmd         `cmd:"" group:"Start" help:"Run everything in one process: queue, storage, worker and web console."`
+	Up         upCmd         `cmd:"" group:"Start" help:"Run everything in one program: queue, storage, worker and web console."`
 	Views      viewsCmd      `cmd:"" group:"Make" help:"Make four consistent views of a prompt."`
 	Mesh       meshCmd       `cmd:"" group:"Make" help:"Make a textured mesh of a prompt."`
 	Bot        botCmd        `cmd:"" group:"Service" help:"Serve Discord, Slack and the web console; check their set-up."`
@@ -129,6 +129,7 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitUsage
 	}
+	c.Up.override(config)
 	child, err := supervise.Attach()
 	if err != nil {
 		fmt.Fprintln(stderr, "dream:", err)
@@ -139,9 +140,6 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 	case child != nil:
 		tail = child.Log
 	case config.Worker.Supervise && (command.Command() == "worker" || command.Command() == "up"):
-		if c.Up.Data != "" {
-			config.Data = c.Up.Data
-		}
 		return superviseSelf(config, command.Command() == "worker", stderr)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

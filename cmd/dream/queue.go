@@ -200,7 +200,9 @@ type queueDeadCmd struct {
 }
 
 // Run lists failed jobs.
-func (c *queueDeadCmd) Run(a *app) error { return listStatus(a, queue.Failed, c.Limit, c.JSON) }
+func (c *queueDeadCmd) Run(a *app) error {
+	return listStatus(a, queue.Failed, c.Limit, func(js []queue.Job) error { return printJobs(a, js, c.JSON) })
+}
 
 type queueQuarantineCmd struct {
 	Jobs    []string `arg:"" optional:"" name:"job" help:"Show these with their crashes and the end of the last worker's log."`
@@ -213,13 +215,9 @@ type queueQuarantineCmd struct {
 func (c *queueQuarantineCmd) Run(a *app) error {
 	switch {
 	case len(c.Release) == 0 && len(c.Jobs) == 0:
-		return withQueue(a, func(q queue.Queue) error {
-			js, err := q.List(a.ctx, queue.Filter{Status: []queue.Status{queue.Quarantined}, Limit: c.Limit})
-			switch {
-			case err != nil:
-				return err
-			case c.JSON:
-				return printJSON(a.stdout, orEmpty(js))
+		return listStatus(a, queue.Quarantined, c.Limit, func(js []queue.Job) error {
+			if c.JSON {
+				return printJobs(a, js, true)
 			}
 			return printQuarantine(a, js)
 		})
@@ -270,12 +268,12 @@ func printQuarantine(a *app, js []queue.Job) error {
 	return w.Flush()
 }
 
-func listStatus(a *app, st queue.Status, limit int, asJSON bool) error {
+func listStatus(a *app, st queue.Status, limit int, show func([]queue.Job) error) error {
 	return withQueue(a, func(q queue.Queue) error {
 		js, err := q.List(a.ctx, queue.Filter{Status: []queue.Status{st}, Limit: limit})
 		if err != nil {
 			return err
 		}
-		return printJobs(a, js, asJSON)
+		return show(js)
 	})
 }

@@ -19,7 +19,7 @@ type upCmd struct {
 
 // Help is shown below the usage.
 func (*upCmd) Help() string {
-	return "Everything in one process: queue, storage, one worker and the web console. " +
+	return "Everything in one program: queue, storage, one worker and the web console. " +
 		"An interrupt lets running work reach a good place and ends; started again, it goes on.\n\n" +
 		"Example: dream up --listen 127.0.0.1:8080 --data ./dreams"
 }
@@ -27,13 +27,18 @@ func (*upCmd) Help() string {
 // Run starts queue, storage, worker and console and ends at the first interrupt.
 func (c *upCmd) Run(a *app) error { return startAgain(a, c.serve(a)) }
 
-func (c *upCmd) serve(a *app) (err error) {
+// override puts the flags that were given in the settings' place, for this process and
+// for the one that looks after it.
+func (c *upCmd) override(config *loadedConfig) {
 	if c.Listen != "" {
-		a.config.Web.Listen = c.Listen
+		config.Web.Listen = c.Listen
 	}
 	if c.Data != "" {
-		a.config.Data = c.Data
+		config.Data = c.Data
 	}
+}
+
+func (c *upCmd) serve(a *app) (err error) {
 	if err := a.config.check(); err != nil {
 		return usageError{err}
 	}

@@ -16,7 +16,6 @@ import (
 	"go.uber.org/goleak"
 
 	"dreamcad/inference/device"
-	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/device/devicetest"
 )
 
@@ -145,11 +144,7 @@ func distance(a, b []float32) float64 {
 
 func compare(t *testing.T, cases []opCase, o Options) {
 	card := openCard(t, o)
-	ref, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ref.Close() })
+	ref := cpuDevice(t)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			want, _ := evaluate(t, ref, c)
@@ -367,11 +362,7 @@ func TestOperations(t *testing.T) { compare(t, operationCases(), Options{Determi
 // TestEveryTile computes products with every tile and depth split that fits, so that tuning cannot choose a wrong one.
 func TestEveryTile(t *testing.T) {
 	card := openCard(t, Options{Deterministic: true}).(*Card)
-	ref, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ref.Close() })
+	ref := cpuDevice(t)
 	one := [4]int{1, 1, 1, 1}
 	for _, c := range []opCase{
 		linearCase(300, 640, 336, device.None, true),
@@ -400,11 +391,7 @@ func TestEveryTile(t *testing.T) {
 // TestEveryWay computes group norms with every kernel that can.
 func TestEveryWay(t *testing.T) {
 	card := openCard(t, Options{Deterministic: true}).(*Card)
-	ref, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ref.Close() })
+	ref := cpuDevice(t)
 	for _, c := range []opCase{
 		groupNormCase(2, 32, 32, 320, 32, true, true), groupNormCase(2, 32, 32, 640, 32, true, false), groupNormCase(3, 7, 9, 640, 32, false, true),
 		groupNormCase(2, 8, 8, 1280, 32, true, true), groupNormCase(2, 4, 4, 2560, 32, false, false), groupNormCase(1, 128, 128, 256, 32, true, false),

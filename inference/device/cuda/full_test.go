@@ -17,7 +17,6 @@ import (
 	"dreamcad/inference"
 	"dreamcad/inference/camera"
 	"dreamcad/inference/device"
-	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/diffusion"
 	"dreamcad/inference/models"
 	"dreamcad/inference/vae"
@@ -240,11 +239,7 @@ func TestFullOnCPU(t *testing.T) {
 		t.Skip("DREAM_PEER_CPU is not set (half a minute and 8 GB)")
 	}
 	p := openPeer(t)
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
+	dev := cpuDevice(t)
 	p.networks(t, dev)
 	p.sampling(t, dev)
 }
