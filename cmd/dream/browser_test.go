@@ -101,7 +101,8 @@ func TestConsoleInBrowser(t *testing.T) {
 	b.screenshot("console")
 
 	b.do(chromedp.Click(chromedp.CSS(`article.card a.id`)), chromedp.WaitVisible(chromedp.CSS(`article.card.large`)))
-	until[bool](b, `document.querySelector("model-viewer")?.loaded === true`)
+	// The poster takes the pointer until the model is revealed, some frames after it was loaded.
+	until[bool](b, `document.querySelector("model-viewer")?.modelIsVisible === true`)
 	const orbit = `document.querySelector("model-viewer").getCameraOrbit().theta + 10`
 	before := until[float64](b, orbit)
 	b.drag("model-viewer", 200)
