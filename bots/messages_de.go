@@ -34,6 +34,7 @@ var german = map[string]string{
 	"place.about":     "Platz %d oder später",
 	"place.paused":    "wartet: die Warteschlange ist angehalten",
 	"place.no-worker": "wartet auf einen Rechner",
+	"place.no-model":  "wartet auf einen Rechner mit dem Modell %s",
 	"place.starts":    "beginnt %s, dauert %s",
 	"place.unknown":   "noch keine Schätzung",
 	"range.now":       "sofort",

@@ -37,6 +37,7 @@ var english = map[string]string{
 	"place.about":      "position %d or later",
 	"place.paused":     "waiting: an operator has paused the queue",
 	"place.no-worker":  "waiting for a worker to start",
+	"place.no-model":   "waiting for a worker with the model %s",
 	"place.starts":     "starts %s, takes %s",
 	"place.unknown":    "no estimate yet",
 	"range.now":        "at once",

@@ -173,6 +173,7 @@ var spanish = map[string]string{
 	"parse.unknown-flag":    "La opción %s no existe; las opciones son %s.",
 	"parse.utf8":            "Ese texto no es UTF-8 válido; escríbelo de nuevo.",
 	"place.no-worker":       "esperando a que arranque un equipo",
+	"place.no-model":        "esperando a un equipo que tenga el modelo %s",
 	"privacy":               "Se guarda: tu identificador en esta plataforma, tus descripciones, ajustes y resultados, durante %d días, para crearlos, mostrarlos y repetirlos; contadores de uso durante un día; líneas de registro sin descripciones. Nada se cede a nadie y nada entrena un modelo. %sforget-me borra tus trabajos, resultados y ajustes.",
 	"progress.ready":        "%s, listo %s",
 	"quality.standard":      "normal",

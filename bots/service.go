@@ -353,7 +353,7 @@ func (s *Service) offered(l Lang, r *queue.Request) error {
 // to cancel it.
 func (s *Service) acknowledge(ctx context.Context, c Command, r queue.Request, receipt queue.Receipt) Reply {
 	l := c.lang()
-	text := l.Say("ack", settingsLine(l, &r), parse.Short(receipt.ID), l.place(s.place(ctx, receipt.ID)))
+	text := l.Say("ack", settingsLine(l, &r), parse.Short(receipt.ID), l.place(s.place(ctx, receipt.ID), r.Model))
 	if !receipt.New {
 		text = l.Say("ack.again", parse.Short(receipt.ID))
 	}
@@ -405,7 +405,7 @@ func cancelButton(l Lang, job string) Button {
 
 // place words where a job stands. Nothing in it is made up: without samples it
 // says so.
-func (l Lang) place(p *queue.Place) string {
+func (l Lang) place(p *queue.Place, model string) string {
 	switch {
 	case p == nil:
 		return l.Say("place.unknown")
@@ -421,6 +421,8 @@ func (l Lang) place(p *queue.Place) string {
 		at = l.Say("place.position", p.Position)
 	}
 	switch {
+	case p.Slots == 0 && model != "":
+		return at + " · " + l.Say("place.no-model", User(model))
 	case p.Slots == 0:
 		return at + " · " + l.Say("place.no-worker")
 	case !p.Known:

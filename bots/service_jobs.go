@@ -73,7 +73,7 @@ func (s *Service) list(ctx context.Context, c Command) (Reply, error) {
 		state := l.Say("status." + string(j.Status))
 		switch {
 		case j.Status == queue.Queued:
-			state = l.place(s.place(ctx, j.ID))
+			state = l.place(s.place(ctx, j.ID), j.Model)
 		case j.Status == queue.Leased && j.Progress != nil:
 			state = l.progress(j.Progress.Stage, j.Progress.Step, j.Progress.Total)
 		}
@@ -95,7 +95,7 @@ func (s *Service) show(ctx context.Context, c Command) (Reply, error) {
 	case job.Status == queue.Leased && job.Progress != nil:
 		state = l.progress(job.Progress.Stage, job.Progress.Step, job.Progress.Total)
 	case job.Status == queue.Queued:
-		state = l.place(s.place(ctx, job.ID))
+		state = l.place(s.place(ctx, job.ID), job.Model)
 	case job.Failure != nil && job.Failure.Sentence != "" && job.Status != queue.Done:
 		state += ": " + User(job.Failure.Sentence)
 	}

@@ -371,13 +371,14 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// A model that is not offered is refused in a sentence that names those that are.
+// A model that is not offered is refused in a sentence that names those that are,
+// and who asks for one that no worker has is told what the job waits for.
 func TestModels(t *testing.T) {
 	b := fixture(t, Config{Models: []string{"mini", "large"}})
 	if r := b.say(t, "1", "/dream a mug --model nosuch"); !r.Refused || !strings.Contains(r.Text, "mini, large") {
 		t.Errorf("%+v", r)
 	}
-	if r := b.say(t, "1", "/dream a mug --model large"); r.Refused {
+	if r := b.say(t, "1", "/dream a mug --model large"); r.Refused || !strings.Contains(r.Text, "a worker with the model") {
 		t.Errorf("%+v", r)
 	}
 }

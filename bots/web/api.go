@@ -56,7 +56,7 @@ func (s *Server) view(j queue.Job, place *queue.Place) jobView {
 	}
 	if place != nil && j.Status == queue.Queued {
 		v.Position = place.Position
-		v.ETA = waiting(*place)
+		v.ETA = waiting(*place, j.Model)
 	}
 	if j.Failure != nil && j.Status != queue.Done {
 		v.Error = j.Failure.Sentence
@@ -73,10 +73,12 @@ func (s *Server) view(j queue.Job, place *queue.Place) jobView {
 }
 
 // waiting words the range of the wait; it says nothing that was not measured.
-func waiting(p queue.Place) string {
+func waiting(p queue.Place, model string) string {
 	switch {
 	case p.Paused != "":
 		return "paused by an operator (" + p.Paused + ")"
+	case p.Slots == 0 && model != "":
+		return "no running worker has the model " + model
 	case p.Slots == 0:
 		return "no worker is running yet"
 	case !p.Known:

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -183,6 +184,19 @@ func TestButtonsAct(t *testing.T) {
 	}
 	if status, _ := f.post(`{"button": "v1:admin:x"}`); status != http.StatusBadRequest {
 		t.Errorf("a made-up button was answered with %d", status)
+	}
+}
+
+// Who names a model that no worker has learns what the job waits for.
+func TestModelWithoutWorker(t *testing.T) {
+	f := newFixture(t, "")
+	if _, err := f.queue.Lease(t.Context(), queue.Capabilities{Worker: "w/1", Name: "w", Models: []string{"mini"}}); !errors.Is(err, queue.ErrEmpty) {
+		t.Fatal(err)
+	}
+	for model, eta := range map[string]string{"mini": "", "large": "no running worker has the model large"} {
+		if _, reply := f.post(`{"line": "/dream a mug --model ` + model + `"}`); reply.Job == nil || reply.Job.ETA != eta {
+			t.Errorf("%s: %+v", model, reply.Job)
+		}
 	}
 }
 

@@ -62,13 +62,27 @@ func TestBatchOfFiles(t *testing.T) {
 	if out := run("batch", "watch", "things", "--json"); !strings.Contains(out, `"state": "ended"`) {
 		t.Errorf("watch says %q", out)
 	}
-	var jobs []struct{ ID, Status string }
+	var jobs, stuck []struct{ ID, Status string }
 	if err := json.Unmarshal([]byte(run("jobs", "list", "--json")), &jobs); err != nil || len(jobs) != 2 {
 		t.Fatalf("%+v %v", jobs, err)
 	}
 	if out := run("jobs", "show", jobs[0].ID[len(jobs[0].ID)-6:], "--json"); !strings.Contains(out, `"status": "done"`) || strings.Contains(out, "place") {
 		t.Errorf("show says %q", out)
 	}
+	if err := os.WriteFile(file, []byte("a boat\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run("ingest", file, "--model", "nosuch", "--batch", "elsewhere")
+	for end := time.Now().Add(30 * time.Second); len(stuck) == 0; time.Sleep(100 * time.Millisecond) {
+		if err := json.Unmarshal([]byte(run("jobs", "list", "--json", "--status", "queued")), &stuck); err != nil || time.Now().After(end) {
+			t.Fatalf("no job of the second batch: %v", err)
+		}
+	}
+	if out := run("jobs", "show", stuck[0].ID); !strings.Contains(out, "no running worker can make it") {
+		t.Errorf("show says %q of a job for a model that nobody has", out)
+	}
+	run("jobs", "cancel", stuck[0].ID)
+
 	run("queue", "pause")
 	again := strings.Fields(run("jobs", "retry", jobs[0].ID))
 	if out := run("jobs", "show", again[len(again)-1], "--json"); !strings.Contains(out, `"position": 1`) || !strings.Contains(out, `"paused"`) {

@@ -193,6 +193,8 @@ func printJob(a *app, j *queue.Job, p *queue.Place) error {
 		}
 		if p.Paused != "" {
 			s += ", held back by a pause of: " + p.Paused
+		} else if p.Slots == 0 {
+			s += ", no running worker can make it"
 		} else if p.Known {
 			s += fmt.Sprintf(", starts in %s to %s", p.StartLow.Round(time.Second), p.StartHigh.Round(time.Second))
 		} else {
