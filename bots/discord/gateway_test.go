@@ -125,11 +125,13 @@ func TestGatewayTrouble(t *testing.T) {
 			// Interactions that arrive while it is away are replayed on resume
 			// or lost with the session; people try again.
 			var in *discordtest.Interaction
+			sent := 0
 			if !w.server.Wait(2*patience, func() bool {
 				if w.server.Connected() == 0 {
 					return false
 				}
 				in = w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
+				sent++
 				kind, _, _ := w.server.WaitAnswer(in, 2*time.Second)
 				return kind == 4
 			}) {
@@ -139,8 +141,8 @@ func TestGatewayTrouble(t *testing.T) {
 				t.Errorf("the session was not resumed; log:\n%s", w.Log)
 			}
 			jobs, _ := w.Q.List(w.Ctx, queue.Filter{})
-			if name == "duplicated dispatches" && len(jobs) != 1 {
-				t.Errorf("%d jobs of one command", len(jobs))
+			if name == "duplicated dispatches" && (len(jobs) < 1 || len(jobs) > sent) {
+				t.Errorf("%d jobs of %d commands", len(jobs), sent)
 			}
 		})
 	}

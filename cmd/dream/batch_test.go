@@ -94,13 +94,12 @@ func TestBatchOfFiles(t *testing.T) {
 	if err == nil {
 		err = silent.Start()
 	}
-	if err == nil {
-		_, err = io.WriteString(in, "a boat\n")
+	if err == nil { // more than a pipe holds: when it is written, the program reads
+		_, err = io.WriteString(in, strings.Repeat("a boat\n", 50_000))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
 	ended := make(chan error, 1)
 	go func() { ended <- silent.Wait() }()
 	if err := silent.Process.Signal(os.Interrupt); err != nil {

@@ -82,11 +82,12 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 		return err == nil && strings.Contains(string(svg), "w1: gpu0 temperature °C")
 	})
 	metrics := ""
-	for _, l := range bot() {
-		if l.Msg == "metrics are served" {
+	await(t, "metrics served", time.Minute, func() bool {
+		if l := find(bot(), "metrics are served", ""); l != nil {
 			metrics = l.Address
 		}
-	}
+		return metrics != ""
+	})
 	get := func(path string) (int, string) {
 		resp, err := http.Get("http://" + metrics + path)
 		if err != nil {

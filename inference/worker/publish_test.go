@@ -41,7 +41,7 @@ func TestStorageAwayKeepsTheResult(t *testing.T) {
 // After the limit the attempt fails with a sentence; the result waits on the disk
 // and is published later, by another worker of this host, without computing.
 func TestResultOnDiskIsPublishedLater(t *testing.T) {
-	r := newRig(t)
+	r := newRigOf(t, func(c *queue.Config) { c.BackoffBase, c.BackoffMax = time.Hour, time.Hour })
 	r.cfg.PublishLimit = 100 * time.Millisecond
 	run := r.run(func(p string) {
 		if p == "kept" {
@@ -89,6 +89,9 @@ func TestLosesTheRaceToPublish(t *testing.T) {
 	var id atomic.Value
 	r.run(func(p string) {
 		if p == "artifacts" {
+			for id.Load() == nil { // the test learns it a moment after the worker
+				time.Sleep(time.Millisecond)
+			}
 			if _, err := storage.Publish(context.Background(), r.store, storagetest.Manifest(id.Load().(string), "other")); err != nil {
 				t.Errorf("Publish: %v", err)
 			}

@@ -33,11 +33,18 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigOf(t, func(*queue.Config) {})
+}
+
+// newRigOf is newRig with changes to the queue's settings.
+func newRigOf(t *testing.T, change func(*queue.Config)) *rig {
+	t.Helper()
 	base := t.TempDir()
 	qc := queue.DefaultConfig()
 	qc.Lease, qc.Heartbeat, qc.TickEvery = 3*time.Second, 50*time.Millisecond, 50*time.Millisecond
 	qc.BackoffBase, qc.YieldAfter, qc.YieldHorizon = 10*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
 	qc.SubmitBudget = 20 * time.Second
+	change(&qc)
 	r := openRig(t, base, qc)
 	go func() { _ = queue.RunMaintenance(t.Context(), r.q, qc.TickEvery, slog.New(slog.DiscardHandler)) }()
 	return r

@@ -54,10 +54,16 @@ func TestViewsTogether(t *testing.T) {
 	r := newRig(t)
 	g := r.together(3)
 	r.dev.pace, r.dev.views = 20*time.Millisecond, 30
-	boom := errors.New("boom")
+	boom, told := errors.New("boom"), make(chan struct{})
 	r.dev.hook = func(job string, step int) error {
-		if step == 5 && r.job(job).Prompt == "error" {
+		if step != 5 {
+			return nil
+		}
+		switch r.job(job).Prompt {
+		case "error":
 			return boom
+		case "cancel": // is not done before it was cancelled
+			<-told
 		}
 		return nil
 	}
@@ -68,24 +74,27 @@ func TestViewsTogether(t *testing.T) {
 	bad, gone := r.submit(queue.Views, queue.Interactive, "error"), r.submit(queue.Views, queue.Interactive, "cancel")
 	r.run(nil)
 	r.until("it runs", func() bool { return r.dev.ledger.count(gone.ID) > 3 })
-	if _, err := r.q.Cancel(t.Context(), gone.ID); err != nil {
+	_, err := r.q.Cancel(t.Context(), gone.ID)
+	close(told)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, j := range jobs {
 		j = r.wait(j.ID, queue.Done)
 		m := r.published(j)
-		if j.Failures != 0 || j.Crashes != 0 || j.Attempt != 1 {
-			t.Errorf("%q: attempt %d, %d failures", j.Prompt, j.Attempt, j.Failures)
+		if j.Failures != 0 || j.Crashes != 0 {
+			t.Errorf("%q: %d failures, %d crashes", j.Prompt, j.Failures, j.Crashes)
 		}
 		if m.Timings["views"] <= 0 {
 			t.Errorf("%q: timings %v", j.Prompt, m.Timings)
 		}
-		r.wantEvents(j.ID, queue.EventAccepted, queue.EventStarted, queue.EventDone)
+		// A job that came when all places were taken was given back, which is another lease and no failure.
+		r.wantEvents(j.ID, slices.Concat([]queue.EventKind{queue.EventAccepted}, slices.Repeat([]queue.EventKind{queue.EventStarted}, j.Attempt), []queue.EventKind{queue.EventDone})...)
 		r.emptied(j.ID)
 	}
 	r.wait(gone.ID, queue.Cancelled)
-	if f := r.wait(bad.ID, queue.Failed); f.Attempt != 3 {
-		t.Errorf("the failing job had %d attempts", f.Attempt)
+	if f := r.wait(bad.ID, queue.Failed); f.Failures != 3 || f.Crashes != 0 {
+		t.Errorf("the failing job has %d failures, %d crashes", f.Failures, f.Crashes)
 	}
 	if n := g.largest(""); n != 3 {
 		t.Errorf("the largest group was %d, want 3", n)
@@ -102,6 +111,13 @@ func TestALoneJobStepsAlone(t *testing.T) {
 	r := newRig(t)
 	g := r.together(4)
 	r.dev.pace, r.dev.views = 10*time.Millisecond, 100
+	there := make(chan struct{})
+	r.dev.hook = func(_ string, step int) error {
+		if step == 50 { // of the first: the second comes while it runs, however long that takes
+			<-there
+		}
+		return nil
+	}
 	r.run(nil)
 	first := r.submit(queue.Views, queue.Interactive, "first")
 	r.until("it runs", func() bool { return r.dev.ledger.count(first.ID) > 10 })
@@ -109,6 +125,8 @@ func TestALoneJobStepsAlone(t *testing.T) {
 		t.Errorf("a lone job stepped in a group of %d", n)
 	}
 	second := r.submit(queue.Views, queue.Interactive, "second")
+	r.until("the second is leased", func() bool { return r.job(second.ID).Status == queue.Leased })
+	close(there)
 	r.published(r.wait(second.ID, queue.Done))
 	r.published(r.wait(first.ID, queue.Done))
 	if n := g.largest(second.ID); n != 2 {
@@ -126,8 +144,8 @@ func TestTogetherFallsBack(t *testing.T) {
 	for _, j := range []queue.Job{a, b} {
 		j = r.wait(j.ID, queue.Done)
 		r.published(j)
-		if j.Attempt != 1 {
-			t.Errorf("attempt %d", j.Attempt)
+		if j.Failures != 0 || j.Crashes != 0 {
+			t.Errorf("%d failures, %d crashes", j.Failures, j.Crashes)
 		}
 	}
 }
@@ -144,15 +162,24 @@ func TestMeshGetsItsTurn(t *testing.T) {
 		}
 	}
 	submit(60)
+	asked, tenth := make(chan struct{}), jobs[10].ID
+	r.dev.hook = func(job string, _ int) error {
+		if job == tenth { // most pictures are still to come when the mesh is asked for
+			<-asked
+		}
+		return nil
+	}
 	r.run(nil)
 	r.until("pictures are made", func() bool { return r.job(jobs[0].ID).Status == queue.Done })
 	mesh := r.submit(queue.Mesh, queue.Interactive, "a castle")
+	close(asked)
 	r.published(r.wait(mesh.ID, queue.Done))
-	if left := r.job(jobs[len(jobs)-1].ID); left.Status == queue.Done {
-		t.Error("the mesh came after all pictures")
-	}
 	for _, j := range jobs {
 		r.wait(j.ID, queue.Done)
+	}
+	steps := r.dev.ledger.entries()
+	if steps[len(steps)-1].job == mesh.ID {
+		t.Error("the mesh came after all pictures")
 	}
 }
 
@@ -235,7 +262,7 @@ func TestLostDevice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.dev.together, r.dev.pace, r.dev.views = 3, 5*time.Millisecond, 40
+			r.dev.together, r.dev.pace, r.dev.views = 3, 50*time.Millisecond, 40 // long enough for three to meet
 			fail(r, fmt.Errorf("%w: illegal address", worker.ErrDevice))
 			var jobs []queue.Job
 			for i := range 3 {
@@ -262,7 +289,7 @@ func TestLostDevice(t *testing.T) {
 			if want := map[string]int{"in a step": 1, "in a common step": 3}[name]; crashes != want {
 				t.Errorf("%d crashes were counted, want %d", crashes, want)
 			}
-			r.dev.hook, r.dev.join = nil, nil
+			r.dev.hook, r.dev.join, r.dev.pace = nil, nil, time.Millisecond
 			r.run(nil)
 			for _, j := range jobs {
 				r.published(r.wait(j.ID, queue.Done))

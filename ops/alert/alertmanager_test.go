@@ -105,8 +105,9 @@ func (m *manager) last() (p postable, n int) {
 }
 
 func TestAlertmanager(t *testing.T) {
+	const remind = 400 * time.Millisecond // four of them may pass between a post and the look at it
 	m := newManager(t)
-	s := start(t, Config{Alertmanager: m.URL + "/", Remind: 100 * time.Millisecond}, nil)
+	s := start(t, Config{Alertmanager: m.URL + "/", Remind: remind}, nil)
 	a := hot(queue.Firing)
 	s.Put(a)
 	eventually(t, "reminders", func() bool { _, n := m.last(); return n >= 3 })
@@ -130,7 +131,7 @@ func TestAlertmanager(t *testing.T) {
 	m.mu.Unlock()
 	eventually(t, "the end", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.over })
 	_, n := m.last()
-	time.Sleep(500 * time.Millisecond)
+	time.Sleep(2 * remind)
 	if _, later := m.last(); later != n {
 		t.Errorf("%d posts after the end", later-n)
 	}

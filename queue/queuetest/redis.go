@@ -34,7 +34,25 @@ type Redis struct {
 	t    testing.TB
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	out  *bytes.Buffer
+	out  *output
+}
+
+// output collects what a server says while others read it.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // FreePort finds a free loopback port.
@@ -82,7 +100,7 @@ func (r *Redis) Start() error {
 	if i := slices.Index(r.args, "--sentinel"); i >= 0 { // a Sentinel reads all from its file
 		args = append([]string{filepath.Join(r.Dir, "sentinel.conf")}, r.args[i:]...)
 	}
-	r.out = &bytes.Buffer{}
+	r.out = &output{}
 	r.cmd = exec.Command(Server(), args...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.Env = append(os.Environ(), r.env...)
