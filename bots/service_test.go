@@ -31,7 +31,11 @@ type bundle struct {
 func fixture(t *testing.T, c Config) bundle {
 	t.Helper()
 	ctx := context.Background()
-	q, err := sqliteq.Open(ctx, filepath.Join(t.TempDir(), "queue.db"), queue.DefaultConfig(), sqliteq.Options{})
+	config := queue.DefaultConfig()
+	if c.Patience == 0 { // however slow the disk
+		c.Patience, config.SubmitBudget = time.Minute, time.Minute
+	}
+	q, err := sqliteq.Open(ctx, filepath.Join(t.TempDir(), "queue.db"), config, sqliteq.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,9 @@ func (free) Rate(string) (float64, int) { return 0, 0 }
 
 func open(t *testing.T) *sqliteq.Queue {
 	t.Helper()
-	q, err := sqliteq.Open(context.Background(), filepath.Join(t.TempDir(), "queue.db"), queue.DefaultConfig(), sqliteq.Options{})
+	config := queue.DefaultConfig()
+	config.SubmitBudget = patience
+	q, err := sqliteq.Open(context.Background(), filepath.Join(t.TempDir(), "queue.db"), config, sqliteq.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,9 @@ type fixture struct {
 func newFixture(t *testing.T, token string) *fixture {
 	t.Helper()
 	base := t.TempDir()
-	q, err := sqliteq.Open(t.Context(), filepath.Join(base, "queue.db"), queue.DefaultConfig(), sqliteq.Options{NoSync: true})
+	config := queue.DefaultConfig()
+	config.SubmitBudget = time.Minute // however slow the disk
+	q, err := sqliteq.Open(t.Context(), filepath.Join(base, "queue.db"), config, sqliteq.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +50,7 @@ func newFixture(t *testing.T, token string) *fixture {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	service, err := bots.New(bots.Config{}, q, store, nil, log)
+	service, err := bots.New(bots.Config{Patience: time.Minute}, q, store, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}

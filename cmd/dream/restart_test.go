@@ -63,7 +63,7 @@ func failingCards() {
 // process, makes the job and drains.
 func TestWorkerStartsAgainAfterALostCard(t *testing.T) {
 	data := t.TempDir()
-	q, err := sqliteq.Open(t.Context(), filepath.Join(data, "queue.db"), queue.DefaultConfig(), sqliteq.Options{})
+	q, err := sqliteq.Open(t.Context(), filepath.Join(data, "queue.db"), patientQueue(), sqliteq.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestWorkerGivesUpALostCard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := t.TempDir()
-			q, err := sqliteq.Open(t.Context(), filepath.Join(data, "queue.db"), queue.DefaultConfig(), sqliteq.Options{})
+			q, err := sqliteq.Open(t.Context(), filepath.Join(data, "queue.db"), patientQueue(), sqliteq.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -26,6 +26,13 @@ type poisoned struct {
 	env []string
 }
 
+// patientQueue are settings with which a submit waits for a slow disk.
+func patientQueue() queue.Config {
+	c := queue.DefaultConfig()
+	c.SubmitBudget = time.Minute
+	return c
+}
+
 func newPoisoned(t *testing.T, backend string) *poisoned {
 	p := &poisoned{t: t, env: append(os.Environ(), "DREAM_DATA="+t.TempDir(), "DREAM_LOG_FORMAT=text", "DREAM_OPS_WEBHOOK_TOKEN=hunter22secret", "DREAM_OPS_SERVERS_EVERY=300ms")}
 	var err error
@@ -36,11 +43,11 @@ func newPoisoned(t *testing.T, backend string) *poisoned {
 			t.Fatal(perr)
 		}
 		p.env = append(p.env, "DREAM_QUEUE_URL="+url)
-		p.q, err = redisq.Open(t.Context(), queue.DefaultConfig(), o)
+		p.q, err = redisq.Open(t.Context(), patientQueue(), o)
 	} else {
 		path := filepath.Join(t.TempDir(), "queue.db")
 		p.env = append(p.env, "DREAM_QUEUE_URL=sqlite://"+path)
-		p.q, err = sqliteq.Open(t.Context(), path, queue.DefaultConfig(), sqliteq.Options{})
+		p.q, err = sqliteq.Open(t.Context(), path, patientQueue(), sqliteq.Options{})
 	}
 	if err != nil {
 		t.Fatal(err)
