@@ -27,6 +27,9 @@ func (s *Store) plan(name string, trusted trust, o PullOptions) (*Description, [
 			o.Note(fmt.Sprintf("Using the copy in %q.", b.dir))
 			d = b.Description
 			files = bundleFiles(b)
+			for _, f := range files {
+				f.remedy = fmt.Sprintf("; the backup is damaged: delete %q and pull again", b.dir)
+			}
 			break
 		}
 		for _, src := range d.Sources {
@@ -94,6 +97,9 @@ func fromURL(d *Description, o PullOptions) ([]*wanted, error) {
 	u, err := url.Parse(o.From)
 	if err != nil {
 		return nil, fmt.Errorf("%q is not an address: %w", o.From, err)
+	}
+	if u.Host == "" {
+		return nil, fmt.Errorf("the address %q names no server", o.From)
 	}
 	if isWeights(u.Path) {
 		merges, err := mergesHome(d, o)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"dreamcad/inference/models/download"
@@ -206,8 +207,9 @@ type wanted struct {
 	expect string      // SHA-256 that it must have, "" when nothing says
 	because,
 	by string // why that digest: for the error and for the record
-	bytes int64 // known size, 0 when unknown
-	found download.Remote
+	remedy string // the end of the sentence when it has another digest
+	bytes  int64  // known size, 0 when unknown
+	found  download.Remote
 }
 
 // probe learns sizes and declared digests before anything is fetched.
@@ -293,7 +295,7 @@ func room(dir string, need int64) error {
 // bring fetches or copies one file into stage and checks its digest.
 func (f *wanted) bring(ctx context.Context, stage string, o PullOptions) (Trusted, error) {
 	dest := filepath.Join(stage, f.name)
-	from := f.remote
+	from := download.Redact(f.remote)
 	info, err := os.Stat(dest)
 	switch {
 	case err == nil && info.Size() == f.bytes && (f.expect != "" || f.remote != ""):
@@ -315,7 +317,11 @@ func (f *wanted) bring(ctx context.Context, stage string, o PullOptions) (Truste
 		return Trusted{}, err
 	}
 	if f.expect != "" && sum != f.expect {
-		err := fmt.Errorf("%s has the digest %s, not %s, %s; it was deleted", f.name, sum, f.expect, f.because)
+		what, end := f.name, "; it was deleted"
+		if f.path != "" {
+			what, end = strconv.Quote(f.path), f.remedy
+		}
+		err := fmt.Errorf("%s has the digest %s, not %s, %s%s", what, sum, f.expect, f.because, end)
 		return Trusted{}, errors.Join(err, os.Remove(dest))
 	}
 	by := f.by

@@ -353,7 +353,8 @@ func TestBackup(t *testing.T) {
 	if err := os.WriteFile(copied, damaged, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Pull(context.Background(), "toy", o); err == nil || !strings.Contains(err.Error(), "when it was pulled on") {
+	_, err := s.Pull(context.Background(), "toy", o)
+	if err == nil || !strings.Contains(err.Error(), "when it was pulled on") || !strings.Contains(err.Error(), fmt.Sprintf("delete %q", filepath.Dir(copied))) {
 		t.Errorf("a damaged backup: %v", err)
 	}
 }

@@ -40,6 +40,7 @@ func (o Options) filled() Options {
 	if o.Client == nil {
 		o.Client = http.DefaultClient
 	}
+	o.Client = keepToken(o.Client)
 	if o.Parallel <= 0 {
 		o.Parallel = 4
 	}
@@ -59,6 +60,26 @@ func (o Options) filled() Options {
 		o.Progress = func(int64) {}
 	}
 	return o
+}
+
+// keepToken makes a client send Authorization to the server that was asked and
+// to no other: net/http alone would also send it to other ports and to names
+// below the server's, where a hub keeps the bytes.
+func keepToken(from *http.Client) *http.Client {
+	c := *from
+	c.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if first := via[0].URL; req.URL.Host != first.Host || first.Scheme == "https" && req.URL.Scheme != "https" {
+			req.Header.Del("Authorization")
+		}
+		if from.CheckRedirect != nil {
+			return from.CheckRedirect(req, via)
+		}
+		if len(via) >= 10 {
+			return errors.New("too many redirects")
+		}
+		return nil
+	}
+	return &c
 }
 
 // Remote is what a server says about a file before it is downloaded.
@@ -88,27 +109,26 @@ func Probe(ctx context.Context, address string, o Options) (Remote, error) {
 	o = o.filled()
 	o.Attempts = min(o.Attempts, 3) // nothing is lost yet, and somebody waits
 	r := Remote{URL: address, Bytes: -1}
-	client := *o.Client
+	client, follow := *o.Client, o.Client.CheckRedirect
 	// The hub declares the digest of a large file on the redirect to where its
 	// bytes are, not on the answer itself.
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		if len(via) >= 10 {
-			return errors.New("too many redirects")
-		}
 		if r.SHA256 == "" && req.Response != nil {
 			r.SHA256 = declared(req.Response.Header)
 		}
-		return nil
+		return follow(req, via)
 	}
 	err := retry(ctx, o, func() (bool, error) {
-		req, err := request(ctx, address, o)
+		rctx, _, stop := watch(ctx, min(o.Stall, 30*time.Second))
+		defer stop()
+		req, err := request(rctx, address, o)
 		if err != nil {
 			return false, err
 		}
 		req.Header.Set("Range", "bytes=0-0")
 		resp, err := client.Do(req)
 		if err != nil {
-			return false, err
+			return false, why(rctx, err)
 		}
 		defer resp.Body.Close()
 		if r.SHA256 == "" {
@@ -127,21 +147,29 @@ func Probe(ctx context.Context, address string, o Options) (Remote, error) {
 				return false, fmt.Errorf("asked for the first byte, the server sent bytes %d to %d", first, last)
 			}
 			r.Bytes, r.Ranges = total, true
-			return true, nil
+			return true, believable(total)
 		case http.StatusRequestedRangeNotSatisfiable:
 			return false, permanent{errEmpty}
 		case http.StatusOK:
 			if r.Bytes = resp.ContentLength; r.Bytes == 0 {
 				return false, permanent{errEmpty}
 			}
-			return true, nil
+			return true, believable(r.Bytes)
 		}
 		return false, statusError(resp)
 	})
 	if err != nil {
-		return Remote{}, fmt.Errorf("ask for %q: %w", redact(address), err)
+		return Remote{}, fmt.Errorf("ask for %q: %w", Redact(address), err)
 	}
 	return r, nil
+}
+
+// believable refuses sizes that no file has: sums of sizes must not overflow.
+func believable(bytes int64) error {
+	if bytes > 1<<50 {
+		return permanent{fmt.Errorf("the server announces %d bytes, which makes no sense", bytes)}
+	}
+	return nil
 }
 
 // declared reads the SHA-256 that the Hugging Face hub sends for large files.
@@ -167,7 +195,7 @@ func Fetch(ctx context.Context, r Remote, path string, o Options) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("download %q: %w", redact(r.URL), err)
+		return fmt.Errorf("download %q: %w", Redact(r.URL), err)
 	}
 	return nil
 }
@@ -321,7 +349,10 @@ func whole(ctx context.Context, r Remote, path string, o Options) error {
 func request(ctx context.Context, address string, o Options) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return nil, permanent{err}
+		return nil, permanent{why(ctx, err)}
+	}
+	if u := req.URL; u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, permanent{errors.New("an address must begin with http:// or https:// and the name of a server")}
 	}
 	for k, v := range o.Header {
 		req.Header[k] = v
@@ -352,8 +383,8 @@ func contentRange(resp *http.Response) (first, last, total int64, err error) {
 	return n[0], n[1], n[2], nil
 }
 
-// redact drops what may be secret from an address for people: user, query.
-func redact(address string) string {
+// Redact drops what may be secret from an address for people: user, query.
+func Redact(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return "an address that cannot be read"

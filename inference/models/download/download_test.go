@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -421,14 +422,67 @@ func TestHubRedirect(t *testing.T) {
 	}
 }
 
+// What a redirect leads to gets the token only where it is the same server: not
+// a name below the hub's, not another port.
+func TestTokenStaysWithTheHub(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[string]bool{} // servers that got the token
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen[r.Host] = seen[r.Host] || r.Header.Get("Authorization") != ""
+		mu.Unlock()
+		if next := strings.TrimPrefix(r.URL.Path, "/to/"); next != r.URL.Path {
+			http.Redirect(w, r, "http://"+next+"/file", http.StatusFound)
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content(1000)))
+	}))
+	defer s.Close()
+	o := quick
+	o.Header = http.Header{"Authorization": {"Bearer secret"}}
+	o.Client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", s.Listener.Addr().String())
+	}}}
+	for next, want := range map[string]bool{"hub.test": true, "cdn.hub.test": false, "hub.test:81": false, "elsewhere.test": false} {
+		if err := get(t, "http://hub.test/to/"+next, filepath.Join(t.TempDir(), "f"), o); err != nil {
+			t.Fatal(err)
+		}
+		if !seen["hub.test"] || seen[next] != want {
+			t.Errorf("redirected to %s: the token was sent to %v", next, seen)
+		}
+	}
+}
+
+// A server that takes the connection and says nothing does not hold up a pull.
+func TestProbeOfSilentServer(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer s.Close()
+	o := quick
+	o.Attempts, o.Stall = 2, 100*time.Millisecond
+	_, err := Probe(context.Background(), s.URL, o)
+	if err == nil || !strings.Contains(err.Error(), "the server sends nothing (after 2 attempts)") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestProbeErrors(t *testing.T) {
 	s := serve(t, nil)
+	huge := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Range", "bytes 0-0/9223372036854775807")
+		w.WriteHeader(http.StatusPartialContent)
+	}))
+	defer huge.Close()
 	for address, want := range map[string]string{
 		s.URL + "/file":   "the file is empty",
 		s.URL + "/absent": "404",
 		"http://user:pw@" + s.URL[7:] + "/absent?sig=secret": s.URL + "/absent",
-		"gopher://nowhere": "unsupported protocol",
-		"http://%":         "cannot be read",
+		"http://127.0.0.1:1/?sig=secret":                     "refused",
+		"http://127.0.0.1:1/%?sig=secret":                    "cannot be read",
+		"gopher://nowhere":                                   "must begin with http:// or https://",
+		"mirror.test":                                        "must begin with http:// or https://",
+		"http:///absent":                                     "the name of a server",
+		"http://%":                                           "cannot be read",
+		huge.URL:                                             "makes no sense",
 	} {
 		o := quick
 		o.Attempts = 1

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -86,7 +87,7 @@ func statusError(resp *http.Response) error {
 	return permanent{err}
 }
 
-var errStalled = errors.New("the server stopped sending")
+var errStalled = errors.New("the server sends nothing")
 
 // watch returns a context that ends when alive was not called for a while.
 func watch(ctx context.Context, stall time.Duration) (_ context.Context, alive func(), stop func()) {
@@ -95,10 +96,16 @@ func watch(ctx context.Context, stall time.Duration) (_ context.Context, alive f
 	return ctx, func() { t.Reset(stall) }, func() { t.Stop(); cancel(nil) }
 }
 
-// why names the stall when that is what ended a request of watch's context.
+// why names the stall when that is what ended a request of watch's context. Of
+// the client's errors it drops the address, which may hold a signature; whoever
+// reports the error names the address without it.
 func why(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
 		return errStalled
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
 	}
 	return err
 }

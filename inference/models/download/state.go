@@ -51,7 +51,7 @@ func openPart(path string, r Remote, chunk int64) (*state, *os.File, error) {
 		if err := discard(path); err != nil {
 			return nil, nil, err
 		}
-		st = &state{path: path, URL: redact(r.URL), Bytes: r.Bytes, Identity: r.identity(), Chunk: chunk, Done: make([]bool, (r.Bytes+chunk-1)/chunk)}
+		st = &state{path: path, URL: Redact(r.URL), Bytes: r.Bytes, Identity: r.identity(), Chunk: chunk, Done: make([]bool, (r.Bytes+chunk-1)/chunk)}
 	}
 	f, err := os.OpenFile(partPath(path), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -76,7 +76,7 @@ func load(path string, r Remote) (*state, error) {
 	switch {
 	case st.Bytes != r.Bytes || st.Identity != r.identity():
 		return nil, errChanged
-	case st.Identity == "" && st.URL != redact(r.URL):
+	case st.Identity == "" && st.URL != Redact(r.URL):
 		return nil, errors.New("nothing tells that both addresses have the same file")
 	case st.Chunk <= 0 || int64(len(st.Done)) != (st.Bytes+st.Chunk-1)/st.Chunk:
 		return nil, errors.New("the state is damaged")
