@@ -171,7 +171,7 @@ func TestDamagedBundle(t *testing.T) {
 		t.Errorf("half of the merges: %v", err)
 	}
 	b.Files.Weights.Name = "merges.txt"
-	if _, err := b.OpenWeights(); err == nil || !strings.Contains(err.Error(), "not a safetensors file") {
+	if _, err := b.OpenWeights(); err == nil || !strings.Contains(err.Error(), "neither a PyTorch checkpoint nor a safetensors file") {
 		t.Errorf("a foreign format: %v", err)
 	}
 }

@@ -109,7 +109,7 @@ func TestVerifyFinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	findings, err := s.Verify(context.Background(), b, nil)
-	if err != nil || Healthy(findings) || findings[0].OK || !strings.Contains(findings[0].Text, "pull it again") {
+	if err != nil || Healthy(findings) || findings[0].OK || !strings.Contains(findings[0].Text, "dream models pull toy --again") {
 		t.Errorf("a flipped bit: %+v, %v", findings, err)
 	}
 	// Somebody also edits the description: the trusted digest still tells.

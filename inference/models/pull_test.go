@@ -166,7 +166,7 @@ func TestPullRefuses(t *testing.T) {
 	}{
 		"declared digest":    {func(h *hub) { h.declare = wrong }, "has the digest"},
 		"truncated":          {func(h *hub) { h.set("toy.pt", files["toy.pt"][:9000]) }, "truncated or damaged"},
-		"a page of text":     {func(h *hub) { h.set("toy.pt", []byte("<html>please log in</html>")) }, "not a safetensors file"},
+		"a page of text":     {func(h *hub) { h.set("toy.pt", []byte("<html>please log in</html>")) }, "neither a PyTorch checkpoint nor a safetensors file"},
 		"corrupt merges":     {func(h *hub) { h.set("merges.txt", []byte("#version: toy\na c</w>\n")) }, "the one that this program knows"},
 		"longer merges":      {func(h *hub) { h.set("merges.txt", []byte("#version: toy\na b</w>\nc d\n")) }, "with 26 bytes, not 22"},
 		"a tensor missing":   {func(h *hub) { h.set("toy.pt", fewer) }, "1 missing: " + d.Tensors()[0].Name},

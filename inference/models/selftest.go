@@ -68,7 +68,7 @@ func (b *Bundle) checkDigest(ctx context.Context, f File, trusted trust, progres
 		return "", err
 	}
 	if f.SHA256 != "" && sum != f.SHA256 {
-		return "", fmt.Errorf("%s has the digest %s, but %s says %s: it is damaged, pull it again", f.Name, sum, DescriptionFile, f.SHA256)
+		return "", fmt.Errorf("%s has the digest %s, but %s says %s: it is damaged; dream models pull %s --again replaces it", f.Name, sum, DescriptionFile, f.SHA256, b.Name)
 	}
 	t, ok := trusted[b.Name+"/"+f.Name]
 	if b.dir != "" && ok && sum != t.SHA256 {

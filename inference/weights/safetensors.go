@@ -59,6 +59,8 @@ func ReadSafetensors(name string, file []byte) (*Safetensors, error) {
 	return s, nil
 }
 
+var errNotSafetensors = errors.New("not a safetensors file, or its beginning is damaged")
+
 func (s *Safetensors) parse(file []byte) error {
 	if len(file) < 8 {
 		return errors.New("the file is too short to be safetensors")
@@ -66,7 +68,7 @@ func (s *Safetensors) parse(file []byte) error {
 	n := binary.LittleEndian.Uint64(file)
 	switch {
 	case n > maxHeader || n < 2 || (len(file) > 8 && file[8] != '{'):
-		return errors.New("not a safetensors file, or its beginning is damaged")
+		return errNotSafetensors
 	case n > uint64(len(file)-8):
 		return fmt.Errorf("the file is truncated: its header alone has %d bytes, the file %d", n, len(file))
 	}
@@ -86,7 +88,12 @@ func (s *Safetensors) parse(file []byte) error {
 // second tensor of the same name replace the first.
 func (s *Safetensors) header(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
-	damaged := func(err error) error { return fmt.Errorf("the header is damaged: %w", err) }
+	damaged := func(err error) error {
+		if typed, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // whose text shows Go's types
+			return fmt.Errorf("the header is damaged: it holds a %s where none belongs", typed.Value)
+		}
+		return fmt.Errorf("the header is damaged: %w", err)
+	}
 	if _, err := d.Token(); err != nil {
 		return damaged(err)
 	}

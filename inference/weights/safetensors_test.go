@@ -33,6 +33,7 @@ func TestDamagedSafetensors(t *testing.T) {
 		"cut header":     {file(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, 4)[:20], "truncated"},
 		"cut data":       {file(`{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}`, 12), `truncated: tensor "a" ends at byte 16`},
 		"no json":        {file(`{"a"`, 0), "damaged"},
+		"not tensors":    {file(`{"a":1}`, 0), "it holds a number where none belongs"},
 		"two values":     {file(`{} {}`, 0), "damaged"},
 		"unknown type":   {file(`{"a":{"dtype":"F12","shape":[1],"data_offsets":[0,4]}}`, 4), `unknown type "F12"`},
 		"wrong size":     {file(`{"a":{"dtype":"F16","shape":[3],"data_offsets":[0,4]}}`, 4), "needs 6 bytes and has 4"},

@@ -341,6 +341,9 @@ func Open(path string) (Source, error) {
 		return c, nil
 	}
 	s, err := ReadSafetensors(path, b)
+	if errors.Is(err, errNotSafetensors) {
+		err = fmt.Errorf("read weights %q: neither a PyTorch checkpoint nor a safetensors file, or its beginning is damaged", path)
+	}
 	if err != nil {
 		return nil, errors.Join(err, unmap())
 	}
