@@ -245,7 +245,7 @@ func printFindings(w io.Writer, asJSON bool, name string, findings []models.Find
 
 type modelsConvertCmd struct {
 	Name    string `arg:"" help:"Model that was pulled."`
-	Replace bool   `help:"Delete the file that was converted."`
+	Replace bool   `help:"Delete the file that was converted, now or earlier."`
 	Quiet   bool   `short:"q" help:"No progress."`
 }
 

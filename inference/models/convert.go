@@ -16,7 +16,7 @@ import (
 
 // ConvertOptions say what Convert does.
 type ConvertOptions struct {
-	Replace  bool // delete the file that was converted
+	Replace  bool // delete the file that was converted, now or before
 	Progress func(Progress)
 }
 
@@ -51,6 +51,9 @@ func (s *Store) convert(ctx context.Context, name string, o ConvertOptions) (*Bu
 	const converted = "weights.safetensors"
 	old := b.Files.Weights.Name
 	if old == converted {
+		if left := s.replaced(b); o.Replace && left != "" {
+			return b, os.Remove(left)
+		}
 		return nil, errors.New("it is converted already")
 	}
 	src, err := b.OpenWeights()
@@ -89,6 +92,20 @@ func (s *Store) convert(ctx context.Context, name string, o ConvertOptions) (*Bu
 		}
 	}
 	return OpenDir(b.dir)
+}
+
+// replaced is the file of which a converted bundle was made, when it is still
+// there and the bundle is whole without it, else "".
+func (s *Store) replaced(b *Bundle) string {
+	d, err := s.registered(b.Name)
+	if err != nil || d.Files.Weights.Name == b.Files.Weights.Name || !b.complete() {
+		return ""
+	}
+	path := filepath.Join(b.dir, d.Files.Weights.Name)
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // halves describes the converted tensors and their size in all.

@@ -71,6 +71,17 @@ func TestConvert(t *testing.T) {
 		if _, err := s.Convert(context.Background(), "toy", ConvertOptions{}); err == nil || !strings.Contains(err.Error(), "already") {
 			t.Errorf("a second conversion: %v", err)
 		}
+		// What was kept can be deleted later, once.
+		_, err = s.Convert(context.Background(), "toy", ConvertOptions{Replace: true})
+		if replace != (err != nil && strings.Contains(err.Error(), "already")) {
+			t.Errorf("replacing what was converted before: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(b.Dir(), "toy.pt")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the original: %v", err)
+		}
+		if findings, err := s.Verify(context.Background(), b, nil); err != nil || !Healthy(findings) {
+			t.Errorf("afterwards: %+v, %v", findings, err)
+		}
 	}
 }
 
