@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -218,9 +219,14 @@ func TestHotCardDuringAMesh(t *testing.T) {
 // The program against curves: what is at the limit, too short or unknown tells
 // nothing; heat, a lost card and the driver's errors tell their begin and their
 // end, also with a driver that lacks functions; beyond the hot limit no work is
-// taken.
+// taken. Each act begins when all of the one before was told.
 func TestScriptedCurves(t *testing.T) {
-	const script = `
+	acts := []struct {
+		script string
+		tells  []string
+		says   string // the worker, by then
+	}{
+		{`
 0 temperature 60
 2 temperature 60
 2 temperature 83
@@ -230,21 +236,16 @@ func TestScriptedCurves(t *testing.T) {
 3.3 temperature 70
 5 temperature 70
 5 temperature none
-7 temperature 70
-7 temperature 86
-9 temperature 86
-9 temperature none
-11 temperature 86
-11 temperature 60
-14 temperature 60
-13 xid 79
-15 lost 1
-17 lost 0
-18 temperature 60
-18 temperature 93
-20 temperature 93
-20 temperature 50
-`
+6 xid 79
+`, []string{"gpu_xid firing", "gpu_xid resolved"}, ""},
+		{"0 temperature 86\n", []string{"gpu_warm firing"}, ""},
+		{"0 temperature none\n", nil, ""},
+		{"0 temperature 60\n", []string{"gpu_warm resolved"}, ""},
+		{"0 temperature 60\n0 lost 1\n", []string{"gpu_lost firing"}, "taking no new work"},
+		{"0 temperature 60\n", []string{"gpu_lost resolved"}, "taking work again"},
+		{"0 temperature 93\n", []string{"gpu_hot firing", "gpu_warm firing"}, "taking no new work"},
+		{"0 temperature 50\n", []string{"gpu_warm resolved", "gpu_hot resolved"}, "taking work again"},
+	}
 	hook := make(chan string, 100)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var a queue.Alert
@@ -253,27 +254,45 @@ func TestScriptedCurves(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	card := gputest.Build(t, script, "-DOLD_DRIVER")
+	card := gputest.Build(t, acts[0].script, "-DOLD_DRIVER")
 	lines := spoken(t, slices.Concat(card.Env(), []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_OPS_WEBHOOK=" + server.URL,
 		"DREAM_WORKER_GUARD_GPUS=0", "DREAM_OPS_EVERY=100ms", "DREAM_OPS_AGAIN=1ms",
 		"DREAM_OPS_RULES=gpu_warm hold=700ms clear_hold=500ms,gpu_hot clear_hold=500ms,gpu_lost hold=300ms clear_hold=300ms,gpu_xid clear_hold=500ms"}),
 		"up", "--device", "cpu")
-	for _, want := range []string{
-		"gpu_warm firing", "gpu_warm resolved", "gpu_xid firing", "gpu_xid resolved", "gpu_lost firing", "gpu_lost resolved",
-		"gpu_hot firing", "gpu_warm firing", "gpu_warm resolved", "gpu_hot resolved",
-	} {
-		select {
-		case got := <-hook:
-			if got != want {
-				t.Fatalf("%s instead of %s", got, want)
-			}
-		case <-time.After(time.Minute):
-			t.Fatalf("no %s", want)
+	said := map[string]int{}
+	for i, act := range acts {
+		if i > 0 {
+			card.Play(act.script)
 		}
-	}
-	await(t, "work taken again", 10*time.Second, func() bool { return find(lines(), "taking work again", "") != nil })
-	if l := find(lines(), "taking no new work", ""); l == nil {
-		t.Error("work was taken of a lost or hot card")
+		for _, want := range act.tells {
+			select {
+			case got := <-hook:
+				if got != want {
+					t.Fatalf("act %d: %s instead of %s", i, got, want)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("act %d: no %s", i, want)
+			}
+		}
+		if act.tells == nil {
+			select {
+			case got := <-hook:
+				t.Fatalf("act %d: %s", i, got)
+			case <-time.After(2 * time.Second):
+			}
+		}
+		if act.says != "" {
+			said[act.says]++
+			await(t, fmt.Sprintf("%q of act %d", act.says, i), time.Minute, func() bool {
+				n := 0
+				for _, l := range lines() {
+					if l.Msg == act.says {
+						n++
+					}
+				}
+				return n >= said[act.says]
+			})
+		}
 	}
 	if find(lines(), "the card is too hot: saving and waiting", "") == nil || find(lines(), "the card has cooled: going on", "") == nil {
 		t.Error("the hold was not announced or not undone")
