@@ -83,7 +83,7 @@ func (a *app) deviceOf(f engineFlags) string {
 
 // openModel opens device and model; closing both is the caller's. Without a name
 // it is the big model where that was pulled and a card serves it, else the small
-// one. Of the devices, auto takes the first card that has room for the model.
+// one. Of the devices, auto takes the first card if that has room for the model.
 func (a *app) openModel(f engineFlags) (*inference.Model, func(), error) {
 	spec := a.deviceOf(f)
 	dev, err := openDevice(spec, f.Deterministic)

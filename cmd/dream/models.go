@@ -294,6 +294,10 @@ type fileProgress struct {
 	tenth  map[string]int64
 }
 
+// pace is how often a bar moves: the speed is the mean of the last moves, and single
+// reads of several connections would make it jump.
+const pace = 250 * time.Millisecond
+
 type fileBar struct {
 	*mpb.Bar
 	last time.Time // of the last change, for the speed
@@ -303,10 +307,19 @@ func newFileProgress(w io.Writer, quiet bool) *fileProgress {
 	p := &fileProgress{w: w, byFile: map[string]*fileBar{}, tenth: map[string]int64{}}
 	if quiet {
 		p.w = io.Discard
-	} else if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	} else if f, ok := w.(*os.File); ok && columns(f) > 0 {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
 	}
 	return p
+}
+
+// columns is the width of a terminal, 0 when f is none or does not tell.
+func columns(f *os.File) int {
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // show implements models.PullOptions.Progress.
@@ -327,7 +340,11 @@ func (p *fileProgress) show(f models.Progress) {
 		// What an earlier run has fetched does not count for the speed.
 		bar.SetCurrent(f.Done)
 	} else {
-		bar.EwmaSetCurrent(f.Done, time.Since(bar.last))
+		since := time.Since(bar.last)
+		if since < pace && f.Done != f.Total {
+			return
+		}
+		bar.EwmaSetCurrent(f.Done, since)
 	}
 	bar.last = time.Now()
 	bar.SetTotal(f.Total, f.Done == f.Total)
