@@ -186,11 +186,17 @@ func (s *opsSettings) check() error {
 	if s.WorkerGone < s.WorkerLost+2*s.ServersEvery {
 		errs = append(errs, fmt.Errorf("ops.worker_gone %v must be longer than ops.worker_lost %v by at least two of ops.servers_every %v", s.WorkerGone, s.WorkerLost, s.ServersEvery))
 	}
-	if s.GPUWarm <= 0 || s.GPUHot <= s.GPUWarm {
-		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g", s.GPUHot, s.GPUWarm))
+	if !(s.GPUWarm > 0 && s.GPUHot > s.GPUWarm && s.GPUHot < 200) { // NaN is refused too
+		errs = append(errs, fmt.Errorf("ops.gpu_hot %g must be above ops.gpu_warm %g, and both temperatures of a card", s.GPUHot, s.GPUWarm))
+	}
+	if !(s.GPUMargin >= 0 && s.GPUMargin < 100) {
+		errs = append(errs, fmt.Errorf("ops.gpu_margin %g is not a difference of temperatures", s.GPUMargin))
+	}
+	if !(s.Outbox > 0 && s.Outbox < 1e12) {
+		errs = append(errs, fmt.Errorf("ops.outbox %g is not a number of events", s.Outbox))
 	}
 	for name, v := range map[string]float64{"vram": s.VRAM, "memory": s.Memory, "disk": s.Disk, "disk_refuse": s.DiskRefuse, "failure_rate": s.FailureRate} {
-		if v <= 0 || v > 100 {
+		if !(v > 0 && v <= 100) {
 			errs = append(errs, fmt.Errorf("ops.%s %g is not a percentage", name, v))
 		}
 	}

@@ -41,17 +41,23 @@ func (c *opsRulesCmd) Run(a *app) error {
 }
 
 type opsTestAlertCmd struct {
-	After time.Duration `help:"Time until the test is over." default:"5s"`
+	After time.Duration `help:"Time until the test is over, at most 10 minutes." default:"5s"`
 }
 
 // Run sends both messages, waiting in between so that people see the first.
 func (c *opsTestAlertCmd) Run(a *app) error {
+	if c.After < 0 || c.After > 10*time.Minute {
+		return usagef("--after %v must be a time of at most 10m", c.After)
+	}
 	host := hostName()
 	return withQueue(a, func(q queue.Queue) error {
 		t := queue.Alert{Code: "test", Key: host, Severity: queue.Info, State: queue.Firing, Since: time.Now().UTC(), Source: host,
 			Text: "This is a test of the alerts, sent by dream ops test-alert. Nothing is wrong."}
 		err := alert.Send(a.ctx, a.config.Ops.alertConfig(), q, t)
 		if err == nil {
+			if s := &a.config.settings; s.Discord.OpsChannel == "" && s.Slack.OpsChannel == "" && s.Ops.Webhook == "" && s.Ops.Alertmanager == "" {
+				fmt.Fprintln(a.stdout, "This configuration names nobody to tell (discord.ops_channel, slack.ops_channel, ops.webhook, ops.alertmanager); a bot with other settings tells its own channel.")
+			}
 			fmt.Fprintf(a.stdout, "The test alert is on its way to the ops channels; it resolves in %v.\n", c.After)
 			select {
 			case <-time.After(c.After):

@@ -165,6 +165,18 @@ func TestTwoWorkersTellOnce(t *testing.T) {
 	}
 }
 
+// A test alert says when nobody is there to hear it, and does not block for days.
+func TestTestAlertWithoutChannel(t *testing.T) {
+	for after, want := range map[string]string{"10ms": "names nobody to tell", "900h": "at most 10m", "-5s": "at most 10m"} {
+		cmd := exec.Command("dream", "ops", "test-alert", "--after="+after)
+		cmd.Env = append(os.Environ(), "DREAM_DATA="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		if !strings.Contains(string(out), want) || (err == nil) != (after == "10ms") {
+			t.Errorf("--after=%s: %v %s", after, err, out)
+		}
+	}
+}
+
 // A test alert that one way refuses is taken back on the others.
 func TestTestAlertEndsEverywhere(t *testing.T) {
 	refusing := httptest.NewServer(http.NotFoundHandler())

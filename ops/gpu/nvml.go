@@ -5,6 +5,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func open(lib nvml.Interface) (*Sensors, error) {
 		_ = lib.Shutdown()
 		return nil, fmt.Errorf("count the cards: %s", text(ret))
 	}
-	if there["nvmlEventSetCreate"] && there["nvmlEventSetWait"] && there["nvmlEventSetFree"] && there["nvmlDeviceRegisterEvents"] && there["nvmlDeviceGetUUID"] {
+	if there["nvmlEventSetCreate"] && there["nvmlEventSetWait"] && there["nvmlEventSetFree"] && there["nvmlDeviceRegisterEvents"] {
 		if set, ret := lib.EventSetCreate(); ret == nvml.SUCCESS {
 			s.events = set
 		}
@@ -135,25 +136,26 @@ func (s *Sensors) Read() []Sample {
 	for i := range s.cards {
 		c := &s.cards[i]
 		sample := c.read()
-		sample.Xids = xids[c.uuid]
+		sample.Xids = xids[i]
 		out = append(out, sample)
 	}
 	return out
 }
 
-// xids drains the error events that arrived since the last look, by card.
-func (s *Sensors) xids() map[string][]uint64 {
+// xids drains the error events that arrived since the last look, by card. It asks
+// the cards nothing: one that reports 79 (off the bus) may not answer any more.
+func (s *Sensors) xids() map[int][]uint64 {
 	if s.events == nil {
 		return nil
 	}
-	out := map[string][]uint64{}
+	out := map[int][]uint64{}
 	for range 100 {
 		data, ret := s.events.Wait(0)
 		if ret != nvml.SUCCESS {
 			return out
 		}
-		if uuid, ret := data.Device.GetUUID(); ret == nvml.SUCCESS {
-			out[uuid] = append(out[uuid], data.EventData)
+		if i := slices.IndexFunc(s.cards, func(c card) bool { return c.device != nil && c.device == data.Device }); i >= 0 {
+			out[i] = append(out[i], data.EventData)
 		}
 	}
 	return out

@@ -130,6 +130,14 @@ func TestEverySensor(t *testing.T) {
 	}
 }
 
+// A card that says why it falls off the bus is heard, though it answers nothing more.
+func TestLastXidOfALostCard(t *testing.T) {
+	s := play(t, "0 temperature 50\n0 xid 79\n0 lost 1\ncard 1\n0 temperature 40\n", "0s")[0]
+	if len(s) != 2 || s[0].Lost == "" || len(s[0].Xids) != 1 || s[0].Xids[0] != 79 || len(s[1].Xids) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // What the card or its driver cannot tell is unknown, never zero.
 func TestUnreadableIsUnknown(t *testing.T) {
 	unknown := func(t *testing.T, s *Sample) {

@@ -118,7 +118,7 @@ var throttled = eachCard(func(c *gpu.Sample, r *Reading) {
 })
 
 var xids = eachCard(func(c *gpu.Sample, r *Reading) {
-	if c.Lost != "" {
+	if c.Lost != "" && len(c.Xids) == 0 {
 		return
 	}
 	r.Value = yes(len(c.Xids) > 0)

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,11 +32,14 @@ func Override(rs []Rule, lines []string) ([]Rule, error) {
 		if i < 0 {
 			return nil, fmt.Errorf("there is no rule %q (dream ops rules lists them)", words[0])
 		}
-		for _, word := range words[1:] {
-			if word == "off" {
-				rs = slices.Delete(rs, i, i+1)
-				break
+		if slices.Contains(words[1:], "off") {
+			if len(words) > 2 {
+				return nil, fmt.Errorf("rule %s: off stands alone", words[0])
 			}
+			rs = slices.Delete(rs, i, i+1)
+			continue
+		}
+		for _, word := range words[1:] {
 			if err := rs[i].set(word); err != nil {
 				return nil, fmt.Errorf("rule %s: %w", words[0], err)
 			}
@@ -56,7 +60,14 @@ func (r *Rule) set(word string) (err error) {
 			err = fmt.Errorf("set ops.%s to change its threshold", r.Code)
 			return
 		}
-		*into, err = strconv.ParseFloat(value, 64)
+		switch *into, err = strconv.ParseFloat(value, 64); {
+		case err != nil:
+			err = fmt.Errorf("%s is not a number", word)
+		case math.IsNaN(*into) || math.IsInf(*into, 0): // nothing is above it: the rule would be off and seem on
+			err = fmt.Errorf("%s is not a number that can be reached; off switches a rule off", word)
+		case strings.HasPrefix(r.Unit, "%") && (*into < 0 || *into > 100):
+			err = fmt.Errorf("%s is not a percentage", word)
+		}
 	}
 	span := func(into *time.Duration) {
 		if *into, err = time.ParseDuration(value); err == nil && *into < 0 {

@@ -72,6 +72,22 @@ func TestUnknownFiresNothing(t *testing.T) {
 	}
 }
 
+// A lost card's last word is told; later its silence neither raises nor ends anything.
+func TestXidOfALostCard(t *testing.T) {
+	e := NewEngine(Default(DefaultLimits()))
+	look := func(second int, xids ...uint64) string {
+		return states(e.Evaluate(&Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{{Index: 0, UUID: "GPU-1", Lost: "GPU is lost", Xids: xids}}}))
+	}
+	if got := look(0, 79); !strings.Contains(got, "gpu_xid firing") {
+		t.Errorf("%q", got)
+	}
+	for second := 1; second < 1000; second++ {
+		if got := look(second); strings.Contains(got, "gpu_xid") {
+			t.Fatalf("after %d s: %q", second, got)
+		}
+	}
+}
+
 func TestDefaultsFireAndResolve(t *testing.T) {
 	full := host.Share{Used: 99, Total: 100, Known: true}
 	empty := host.Share{Used: 1, Total: 100, Known: true}

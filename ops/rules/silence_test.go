@@ -189,14 +189,19 @@ func TestOverride(t *testing.T) {
 		t.Error("memory is still there")
 	}
 	for line, want := range map[string]string{
-		"dsk off":             `there is no rule "dsk" (dream ops rules lists them)`,
-		"disk fire=hot":       `rule disk: strconv.ParseFloat: parsing "hot": invalid syntax`,
-		"disk colour=red":     `rule disk: "colour=red" is unknown; possible are fire=, clear=, hold=, clear_hold=, severity= and off`,
-		"disk hold=-1s":       "rule disk: hold=-1s is negative",
-		"disk severity=loud":  `rule disk: severity "loud" is not info, warning or critical`,
-		"disk clear=95":       "rule disk: it would end at 95 % before it begins at 90",
-		"gpu_warm fire=20":    "rule gpu_warm: set ops.gpu_warm to change its threshold",
-		"gpu_margin clear=20": "rule gpu_margin: set ops.gpu_margin to change its threshold",
+		"dsk off":               `there is no rule "dsk" (dream ops rules lists them)`,
+		"disk fire=hot":         "rule disk: fire=hot is not a number",
+		"gpu_memory fire=NaN":   "rule gpu_memory: fire=NaN is not a number that can be reached; off switches a rule off",
+		"outbox fire=+Inf":      "rule outbox: fire=+Inf is not a number that can be reached; off switches a rule off",
+		"failure_rate fire=250": "rule failure_rate: fire=250 is not a percentage",
+		"memory off now":        "rule memory: off stands alone",
+		"memory fire=80 off":    "rule memory: off stands alone",
+		"disk colour=red":       `rule disk: "colour=red" is unknown; possible are fire=, clear=, hold=, clear_hold=, severity= and off`,
+		"disk hold=-1s":         "rule disk: hold=-1s is negative",
+		"disk severity=loud":    `rule disk: severity "loud" is not info, warning or critical`,
+		"disk clear=95":         "rule disk: it would end at 95 % before it begins at 90",
+		"gpu_warm fire=20":      "rule gpu_warm: set ops.gpu_warm to change its threshold",
+		"gpu_margin clear=20":   "rule gpu_margin: set ops.gpu_margin to change its threshold",
 	} {
 		if _, err := Override(Default(DefaultLimits()), []string{line}); err == nil || err.Error() != want {
 			t.Errorf("%q: %v", line, err)

@@ -134,6 +134,8 @@ nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *out) { *out = 13000; return NVM
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *n) { *n = count; return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int i, nvmlDevice_t *d) { d->handle = (void *)&cards[i]; return NVML_SUCCESS; }
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t d, char *out, unsigned int n) {
+  double unused;
+  if (read_field(d, "temperature", &unused) == NVML_ERROR_GPU_IS_LOST) return NVML_ERROR_GPU_IS_LOST;
   snprintf(out, n, "GPU-script-%d", (int)((struct card *)d.handle - cards));
   return NVML_SUCCESS;
 }
