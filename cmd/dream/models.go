@@ -16,7 +16,6 @@ import (
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"dreamcad/inference"
 	"dreamcad/inference/diffusion"
@@ -307,19 +306,10 @@ func newFileProgress(w io.Writer, quiet bool) *fileProgress {
 	p := &fileProgress{w: w, byFile: map[string]*fileBar{}, tenth: map[string]int64{}}
 	if quiet {
 		p.w = io.Discard
-	} else if f, ok := w.(*os.File); ok && columns(f) > 0 {
-		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
+	} else {
+		p.bars = newBars(w)
 	}
 	return p
-}
-
-// columns is the width of a terminal, 0 when f is none or does not tell.
-func columns(f *os.File) int {
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return width
 }
 
 // show implements models.PullOptions.Progress.

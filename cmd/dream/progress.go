@@ -28,10 +28,21 @@ func newProgress(w io.Writer, quiet bool) *progress {
 	p := &progress{w: w}
 	if quiet {
 		p.w = io.Discard
-	} else if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
+	} else {
+		p.bars = newBars(w)
 	}
 	return p
+}
+
+// newBars draws on a terminal. It is nil when w is none, or one that tells no width,
+// where bars would be blank lines.
+func newBars(w io.Writer) *mpb.Progress {
+	if f, ok := w.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
+		}
+	}
+	return nil
 }
 
 // show tells how many of a stage's steps are done.
