@@ -15,6 +15,7 @@ import (
 	"dreamcad/bots"
 	"dreamcad/bots/delivery"
 	"dreamcad/bots/limits"
+	"dreamcad/internal/testout"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
 	"dreamcad/storage"
@@ -33,7 +34,7 @@ type World struct {
 	Store   storage.Store
 	Service *bots.Service
 	Render  *bots.Renderer
-	Log     *Log
+	Log     *testout.Buffer
 	Logger  *slog.Logger
 	Channel string // where people type
 	Ops     string // where alerts go
@@ -45,7 +46,7 @@ type World struct {
 // budget is the time for the first answer; 0: the real one.
 func NewWorld(t *testing.T, platform, admin string, budget time.Duration) *World {
 	t.Helper()
-	w := &World{T: t, Ctx: context.Background(), Log: &Log{}, platform: platform}
+	w := &World{T: t, Ctx: context.Background(), Log: &testout.Buffer{}, platform: platform}
 	w.Logger = slog.New(slog.NewTextHandler(w.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	config := queue.DefaultConfig()
 	if budget > 0 {
@@ -187,25 +188,6 @@ type Stuck struct{ bots.Jobs }
 func (s *Stuck) Submit(ctx context.Context, _ queue.Request, _ ...queue.Quota) (queue.Receipt, error) {
 	<-ctx.Done()
 	return queue.Receipt{}, queue.Unavailable("submit", ctx.Err())
-}
-
-// Log keeps what is logged.
-type Log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Spread logs how long commands took that came all at once.

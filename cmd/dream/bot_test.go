@@ -15,14 +15,15 @@ import (
 
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/bots/slack/slacktest"
+	"dreamcad/internal/testout"
 	"dreamcad/queue/queuetest"
 	"dreamcad/storage/storagetest"
 )
 
 // launch starts one process of the service; its output is shown when the test fails.
-func launch(t *testing.T, env []string, args ...string) (*exec.Cmd, *syncBuffer) {
+func launch(t *testing.T, env []string, args ...string) (*exec.Cmd, *testout.Buffer) {
 	t.Helper()
-	out := &syncBuffer{}
+	out := &testout.Buffer{}
 	cmd := exec.Command("dream", args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out

@@ -15,6 +15,7 @@ import (
 
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/bots/slack/slacktest"
+	"dreamcad/internal/testout"
 	"dreamcad/ops/logfile"
 	"dreamcad/queue/queuetest"
 	"dreamcad/storage/storagetest"
@@ -101,7 +102,7 @@ func TestNoSecretInAnyLog(t *testing.T) {
 	for _, c := range []*exec.Cmd{bot, worker} {
 		_ = c.Process.Signal(syscall.SIGTERM)
 		_ = c.Wait()
-		written.WriteString(c.Stdout.(*syncBuffer).String())
+		written.WriteString(c.Stdout.(*testout.Buffer).String())
 	}
 	files, err := logfile.Files(logs)
 	if err != nil || len(files) < 2 {

@@ -15,6 +15,7 @@ import (
 	"dreamcad/inference/device"
 	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/device/cuda"
+	"dreamcad/internal/testout"
 	"dreamcad/queue"
 	"dreamcad/queue/sqliteq"
 )
@@ -72,7 +73,7 @@ func TestWorkerStartsAgainAfterALostCard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var output syncBuffer
+	var output testout.Buffer
 	cmd := exec.Command("dream", "worker", "--device", "cuda:0", "--model", "mini")
 	cmd.Env = append(os.Environ(), "DREAM_DATA="+data, "DREAM_TEST_CARD=once", "DREAM_LOG_FORMAT=text")
 	cmd.Stderr = &output
@@ -136,7 +137,7 @@ func TestWorkerGivesUpALostCard(t *testing.T) {
 			}
 			cmd := exec.Command("dream", "worker", "--device", "cuda:0", "--model", "mini")
 			cmd.Env = append(os.Environ(), "DREAM_DATA="+data, "DREAM_TEST_CARD=always", c.env)
-			var output syncBuffer
+			var output testout.Buffer
 			cmd.Stderr = &output
 			err = cmd.Run()
 			if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(output.String(), c.says) || strings.Contains(output.String(), "goroutine") {

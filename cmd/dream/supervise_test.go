@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"dreamcad/internal/testout"
 	"dreamcad/queue"
 	"dreamcad/queue/queuetest"
 	"dreamcad/queue/redisq"
@@ -70,9 +71,9 @@ func (p *poisoned) job() queue.Job {
 	return j
 }
 
-func (p *poisoned) worker() (*exec.Cmd, *syncBuffer) {
+func (p *poisoned) worker() (*exec.Cmd, *testout.Buffer) {
 	p.t.Helper()
-	cmd, output := exec.Command("dream", "worker", "--device", "cpu", "--model", "mini", "--name", "gpu0-hunter22secret"), &syncBuffer{}
+	cmd, output := exec.Command("dream", "worker", "--device", "cpu", "--model", "mini", "--name", "gpu0-hunter22secret"), &testout.Buffer{}
 	cmd.Env, cmd.Stderr = p.env, output
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)

@@ -12,10 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"dreamcad/internal/testout"
 )
 
 // service is a running `dream up` as a child process.
@@ -23,32 +24,14 @@ type service struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	url    string
-	output *syncBuffer
+	output *testout.Buffer
 	done   chan error
-}
-
-// syncBuffer collects a child's output while others read it.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // startUp starts the service on a free port and waits until it says where it is.
 func startUp(t *testing.T, data string) *service {
 	t.Helper()
-	s := &service{t: t, output: &syncBuffer{}, done: make(chan error, 1)}
+	s := &service{t: t, output: &testout.Buffer{}, done: make(chan error, 1)}
 	s.cmd = exec.Command("dream", "up", "--listen", "127.0.0.1:0", "--data", data)
 	s.cmd.Stderr = s.output
 	stdout, err := s.cmd.StdoutPipe()

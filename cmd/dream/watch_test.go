@@ -17,6 +17,7 @@ import (
 
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/bots/slack/slacktest"
+	"dreamcad/internal/testout"
 	"dreamcad/ops/gpu/gputest"
 	"dreamcad/queue"
 	"dreamcad/queue/queuetest"
@@ -302,7 +303,7 @@ func TestScriptedCurves(t *testing.T) {
 // A one-shot command spares its card too: it waits while that is too hot, and goes on.
 func TestOneShotSparesTheCard(t *testing.T) {
 	card := gputest.Build(t, "0 temperature 95\n")
-	var out syncBuffer
+	var out testout.Buffer
 	cmd := exec.Command("dream", "views", "a red chair", "--device", "cpu", "--steps", "2", "--quiet", "--out", filepath.Join(t.TempDir(), "chair"))
 	cmd.Env = append(append(os.Environ(), card.Env()...), "DREAM_DATA="+t.TempDir(), "DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_EVERY=100ms")
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -1,7 +1,6 @@
 package queuetest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"dreamcad/internal/testout"
 )
 
 // Server is the program that the tests start: redis-server, or what
@@ -34,25 +35,7 @@ type Redis struct {
 	t    testing.TB
 	mu   sync.Mutex
 	cmd  *exec.Cmd
-	out  *output
-}
-
-// output collects what a server says while others read it.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	out  *testout.Buffer
 }
 
 // FreePort finds a free loopback port.
@@ -100,7 +83,7 @@ func (r *Redis) Start() error {
 	if i := slices.Index(r.args, "--sentinel"); i >= 0 { // a Sentinel reads all from its file
 		args = append([]string{filepath.Join(r.Dir, "sentinel.conf")}, r.args[i:]...)
 	}
-	r.out = &output{}
+	r.out = &testout.Buffer{}
 	r.cmd = exec.Command(Server(), args...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	r.cmd.Env = append(os.Environ(), r.env...)

@@ -1,16 +1,16 @@
 package storagetest
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
+
+	"dreamcad/internal/testout"
 )
 
 // Gateway is a running S3 server (versitygw over a folder) on a loopback port.
@@ -48,7 +48,7 @@ func (g *Gateway) start(t testing.TB, bin string) error {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	var out lockedBuffer
+	var out testout.Buffer
 	buckets, sidecar := filepath.Join(g.Dir, "buckets"), filepath.Join(g.Dir, "sidecar")
 	for _, d := range []string{buckets, sidecar} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -116,21 +116,4 @@ func findGateway() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the S3 server for tests is missing: run make tools, or set VERSITYGW to a versitygw program")
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
