@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,27 @@ func method(m string) func(*http.Request) bool {
 }
 
 const body = "0123456789abcdef"
+
+// Every upload announces its length, an empty one too: AWS refuses others, and the
+// end of a body without one can come after the answer, as the next request.
+func TestUploadsHaveALength(t *testing.T) {
+	var lengths []int64 // -1: none
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lengths = append(lengths, r.ContentLength)
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("ETag", `"tag"`)
+	}))
+	defer srv.Close()
+	s := open(t, config(&storagetest.Gateway{Endpoint: srv.URL, AccessKey: "key", SecretKey: "secret"}))
+	storagetest.Put(t, s, "empty.txt", "")
+	storagetest.Put(t, s, "full.txt", body)
+	if err := s.Create(t.Context(), "created.txt", nil); err != nil {
+		t.Error(err)
+	}
+	if len(lengths) != 3 || lengths[0] != 0 || lengths[1] < int64(len(body)) || lengths[2] != 0 {
+		t.Errorf("lengths of the uploads' bodies: %d", lengths)
+	}
+}
 
 // Short bursts are ridden out within one call.
 func TestBurstsAreRetried(t *testing.T) {
