@@ -10,9 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"dreamcad/ops/monitor"
 	"dreamcad/queue"
 	"dreamcad/queue/queuetest"
 	"dreamcad/queue/redisq"
@@ -195,5 +197,84 @@ func TestTestAlertEndsEverywhere(t *testing.T) {
 	told, err := q.Alerts(t.Context(), "", 10, 0)
 	if firing, ferr := q.FiringAlerts(t.Context()); err != nil || ferr != nil || len(told) != 2 || len(firing) != 0 {
 		t.Errorf("told %+v, firing %+v, %v %v", told, firing, err, ferr)
+	}
+}
+
+// The owner tells that Redis is gone and is stopped before it can note that. The
+// other worker, which takes over once Redis is back, does not tell it again.
+func TestTakeOverTellsOnce(t *testing.T) {
+	redis := queuetest.StartRedis(t, "--appendonly", "yes")
+	var mu sync.Mutex
+	hooked := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var a queue.Alert
+		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		hooked[a.Code+" "+a.Key+" "+string(a.State)]++
+	}))
+	defer server.Close()
+	heard := func(what string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return hooked[what]
+	}
+	workers := map[string]*exec.Cmd{}
+	for _, name := range []string{"w0", "w1"} {
+		workers[name] = child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(), "DREAM_WORKER_SUPERVISE=false",
+			"DREAM_OPS_WEBHOOK=" + server.URL, "DREAM_OPS_SERVERS_EVERY=200ms", "DREAM_OPS_RULES=server_down hold=1s clear_hold=5s,memory off"}, "worker", "--device", "cpu", "--name", name)
+	}
+	o, err := redisq.ParseURL("redis://" + redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	owner := func() string {
+		r, err := q.Get(t.Context(), "ops/owner")
+		var who struct{ Name string }
+		if err == nil {
+			err = json.Unmarshal(r.Value, &who)
+		}
+		if err != nil {
+			return ""
+		}
+		return who.Name
+	}
+	fleet := func() int {
+		l, _, err := monitor.Fleet(t.Context(), q)
+		if err != nil {
+			return 0
+		}
+		return len(l)
+	}
+	await(t, "both give signs of life", time.Minute, func() bool { return fleet() == 2 && owner() != "" })
+	first := owner()
+	other := map[string]string{"w0": "w1", "w1": "w0"}[first]
+	time.Sleep(time.Second) // the other has seen whose the role is
+	redis.Kill()
+	await(t, "the webhook hears of it", time.Minute, func() bool { return heard("server_down queue firing") > 0 })
+	if err := workers[first].Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = workers[first].Process.Signal(syscall.SIGCONT) })
+	time.Sleep(7 * time.Second) // the owner's record ends
+	if err := redis.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the other takes over", time.Minute, func() bool { return owner() == other })
+	time.Sleep(7 * time.Second) // the other has seen for 5 s that it answers
+	if err := workers[first].Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the webhook hears that it is back", time.Minute, func() bool { return heard("server_down queue resolved") > 0 })
+	if begun, ended := heard("server_down queue firing"), heard("server_down queue resolved"); begun != 1 || ended != 1 {
+		t.Errorf("the webhook heard %d begins and %d ends", begun, ended)
 	}
 }

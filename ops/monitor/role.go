@@ -13,8 +13,9 @@ import (
 
 // Role says what a process tells for all others. One of them, the owner, judges
 // what every process sees alike. While the queue is away, so that they cannot
-// agree, the owner tells at once; after DeputyAfter one deputy tells too, in case
-// the owner went with the queue; the others wait until it is back.
+// agree, the teller, who was the owner when it went, tells at once; after
+// DeputyAfter one deputy tells too, in case the teller went with the queue; the
+// others wait until it is back.
 type Role struct {
 	state queue.State
 	self  holder
@@ -29,6 +30,9 @@ type Role struct {
 	deputy bool // the same
 	away   bool
 	since  time.Time // since when it is away, or answers
+
+	// What this process was when the outage began, whoever owns the role since.
+	teller, standIn bool
 }
 
 type holder struct {
@@ -59,7 +63,8 @@ func (r *Role) Take(ctx context.Context, now time.Time, fleet []Live) (gained, l
 	owner, other, err := r.claim(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.known || r.away {
+	first := !r.known
+	if first || r.away {
 		r.since = now
 	}
 	r.away, r.known = false, true
@@ -68,6 +73,9 @@ func (r *Role) Take(ctx context.Context, now time.Time, fleet []Live) (gained, l
 	}
 	was := r.owner
 	r.owner, r.deputy = owner, !owner && deputy(fleet, other) == r.self.Name
+	if first {
+		r.teller, r.standIn = r.owner, r.deputy
+	}
 	return owner && !was, was && !owner, nil
 }
 
@@ -123,9 +131,13 @@ func deputy(fleet []Live, owner holder) string {
 func (r *Role) Away(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.away {
-		r.away, r.since = true, now
+	if r.away {
+		return
 	}
+	if r.known && now.Sub(r.since) >= settle { // otherwise the outage before goes on
+		r.teller, r.standIn = r.owner, r.deputy
+	}
+	r.away, r.since = true, now
 }
 
 // Owner tells whether this process judges the shared rules.
@@ -140,12 +152,12 @@ func (r *Role) Defers(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case !r.known || r.owner:
+	case !r.known || r.teller:
 		return false
-	case !r.away:
+	case !r.away: // an owner of this moment too: the teller's word may not be noted yet
 		return now.Sub(r.since) < settle
 	default:
-		return !r.deputy || now.Sub(r.since) < DeputyAfter
+		return !r.standIn || now.Sub(r.since) < DeputyAfter
 	}
 }
 

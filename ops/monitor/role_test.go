@@ -67,8 +67,23 @@ func testRole(t *testing.T, q queue.State) {
 		t.Error("two owners")
 	}
 	take(c)
-	defers("back a moment ago", now.Add(time.Second), true, false, true)
+	defers("back a moment ago: what a told may not be noted yet, so that b holds back though it owns the role", now.Add(time.Second), false, true, true)
+	for _, r := range []*Role{a, b, c} {
+		r.Away(now.Add(2 * time.Second))
+	}
+	defers("away again at once: the same outage", now.Add(3*time.Second), false, true, true)
+	defers("its deputy stands in", now.Add(2*DeputyAfter), false, true, false)
+	now = now.Add(3 * DeputyAfter)
+	take(b)
+	take(a)
+	take(c)
 	defers("back", now.Add(time.Minute), false, false, false)
+	now = now.Add(time.Hour)
+	for _, r := range []*Role{a, b, c} {
+		r.Away(now)
+	}
+	defers("the next outage is the new owner's", now.Add(time.Second), true, false, true)
+	take(b)
 	if err := b.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
