@@ -142,8 +142,8 @@ type opsSettings struct {
 	GPUMargin             float64       `yaml:"gpu_margin" env:"GPU_MARGIN" help:"°C before a card's own slowdown at which the worker saves and waits."`
 	VRAM                  float64       `yaml:"vram" env:"VRAM" help:"Percent of a card's memory above which no new work is taken."`
 	Memory                float64       `yaml:"memory" env:"MEMORY" help:"Percent of the memory above which an alert is sent."`
-	Disk                  float64       `yaml:"disk" env:"DISK" help:"Percent of a disk above which an alert is sent."`
-	DiskRefuse            float64       `yaml:"disk_refuse" env:"DISK_REFUSE" help:"Percent of a disk above which no new work is taken."`
+	Disk                  float64       `yaml:"disk" env:"DISK" help:"Percent of a disk above which an alert is sent; not above ops.disk_refuse, which it follows when only that is set."`
+	DiskRefuse            float64       `yaml:"disk_refuse" env:"DISK_REFUSE" help:"Percent of a disk above which no new work is taken; not below ops.disk, which it follows when only that is set."`
 	ServerSlow            time.Duration `yaml:"server_slow" env:"SERVER_SLOW" help:"Answer time of queue and storage above which an alert is sent."`
 	QueueAge              time.Duration `yaml:"queue_age" env:"QUEUE_AGE" help:"Wait of the oldest interactive job above which an alert is sent."`
 	Outbox                float64       `yaml:"outbox" env:"OUTBOX" help:"Events that a bot has not read above which an alert is sent."`
@@ -200,6 +200,9 @@ func (s *opsSettings) check() error {
 			errs = append(errs, fmt.Errorf("ops.%s %g is not a percentage", name, v))
 		}
 	}
+	if s.DiskRefuse < s.Disk {
+		errs = append(errs, fmt.Errorf("ops.disk_refuse %g must not be below ops.disk %g: people are told before work is refused", s.DiskRefuse, s.Disk))
+	}
 	if _, err := s.rules(); err != nil {
 		errs = append(errs, fmt.Errorf("ops.rules: %w", err))
 	}
@@ -245,10 +248,10 @@ func loadConfig(path string, environ []string) (*loadedConfig, error) {
 	for key := range before {
 		c.source[key] = "default"
 	}
-	mark := func(layer string) {
+	mark := func(layer string, set func(key string) bool) {
 		after := flatten(c.settings)
 		for key, value := range after {
-			if before[key] != value {
+			if before[key] != value || set(key) {
 				c.source[key] = layer
 			}
 		}
@@ -262,18 +265,49 @@ func loadConfig(path string, environ []string) (*loadedConfig, error) {
 		if err := yaml.UnmarshalWithOptions(text, &c.settings, yaml.Strict()); err != nil {
 			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
 		}
-		mark("file " + path)
+		var tree map[string]any
+		if err := yaml.Unmarshal(text, &tree); err != nil {
+			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
+		}
+		mark("file "+path, func(key string) bool {
+			room, name, deep := strings.Cut(key, ".")
+			value, there := tree[room]
+			if inner, ok := value.(map[string]any); ok && deep {
+				value, there = inner[name]
+			}
+			return there && value != nil
+		})
 	}
-	options := env.Options{Prefix: "DREAM_", Environment: env.ToMap(environ)}
-	if err := env.ParseWithOptions(&c.settings, options); err != nil {
+	variables := env.ToMap(environ)
+	if err := env.ParseWithOptions(&c.settings, env.Options{Prefix: "DREAM_", Environment: variables}); err != nil {
 		return nil, fmt.Errorf("read configuration from the environment: %w", err)
 	}
-	mark("environment")
+	mark("environment", func(key string) bool { return variables[variable(key)] != "" })
 	if err := c.readSecretFiles(); err != nil {
 		return nil, err
 	}
-	mark("secret file")
+	mark("secret file", func(string) bool { return false })
+	c.follow()
 	return c, c.check()
+}
+
+// variable is the name of a setting in the environment.
+func variable(path string) string {
+	return "DREAM_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}
+
+// follow lets the default of one of the two thresholds of a disk give way to the
+// other, so that nobody who sets one has to set both.
+func (c *loadedConfig) follow() {
+	if c.Ops.DiskRefuse >= c.Ops.Disk {
+		return
+	}
+	switch {
+	case c.source["ops.disk"] == "default":
+		c.Ops.Disk, c.source["ops.disk"] = c.Ops.DiskRefuse, "follows ops.disk_refuse"
+	case c.source["ops.disk_refuse"] == "default":
+		c.Ops.DiskRefuse, c.source["ops.disk_refuse"] = c.Ops.Disk, "follows ops.disk"
+	}
 }
 
 // readSecretFiles fills each secret that is empty from the file its twin names.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"reflect"
-	"strings"
 	"text/tabwriter"
 
 	"dreamcad/ops/logfile"
@@ -60,8 +59,7 @@ func (*configDocsCmd) Run(a *app) error {
 		"`dream config show` prints the effective values and where each came from.\n\n"+
 		"| setting | variable | default | meaning |\n|---|---|---|---|\n")
 	walkSettings(reflect.ValueOf(documentedDefaults()), "", func(path string, f reflect.StructField, v reflect.Value) {
-		variable := "DREAM_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
-		fmt.Fprintf(a.stdout, "| `%s` | `%s` | %s | %s |\n", path, variable, code(fmt.Sprint(v.Interface())), f.Tag.Get("help"))
+		fmt.Fprintf(a.stdout, "| `%s` | `%s` | %s | %s |\n", path, variable(path), code(fmt.Sprint(v.Interface())), f.Tag.Get("help"))
 	})
 	return nil
 }

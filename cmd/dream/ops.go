@@ -19,7 +19,7 @@ type opsCmd struct {
 }
 
 type opsRulesCmd struct {
-	JSON bool `name:"json" help:"Print JSON; durations are nanoseconds."`
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run prints the rules as configured.

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"time"
 
 	"github.com/shirou/gopsutil/v4/disk"
@@ -59,8 +60,29 @@ type Sample struct {
 
 // Reply is how a server answered a probe.
 type Reply struct {
-	Latency time.Duration `json:"latency"`
-	Error   string        `json:"error,omitempty"` // "" : it answered
+	Latency time.Duration
+	Error   string // "": it answered
+}
+
+// replyJSON is a reply in JSON.
+type replyJSON struct {
+	Latency float64 `json:"latency_seconds"`
+	Error   string  `json:"error,omitempty"`
+}
+
+// MarshalJSON writes {"latency_seconds": …, "error": …}.
+func (r Reply) MarshalJSON() ([]byte, error) {
+	return json.Marshal(replyJSON{r.Latency.Seconds(), r.Error})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (r *Reply) UnmarshalJSON(text []byte) error {
+	var v replyJSON
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	*r = Reply{Latency: time.Duration(math.Round(v.Latency * float64(time.Second))), Error: v.Error}
+	return nil
 }
 
 // Probe asks a server something cheap.

@@ -22,7 +22,7 @@ func Default(l Limits) []Rule {
 			Hold: 0, ClearHold: 10 * s, Action: Hold, read: cards(func(c *gpu.Sample) gpu.Value { return c.Temperature })},
 		{Code: "gpu_margin", Title: "A GPU is about to slow itself down", Severity: queue.Critical, Below: true, Fire: l.GPUMargin, Clear: l.GPUMargin + 5, Unit: "°C of margin",
 			Hold: 0, ClearHold: 10 * s, Action: Hold, read: cards(func(c *gpu.Sample) gpu.Value { return c.SlowdownMargin })},
-		{Code: "gpu_memory", Title: "A GPU's memory is nearly full", Severity: queue.Warning, Fire: l.VRAM, Clear: l.VRAM - 5, Unit: "%",
+		{Code: "gpu_memory", Title: "A GPU's memory is nearly full", Severity: queue.Warning, Fire: l.VRAM, Clear: under(l.VRAM, 5), Unit: "%",
 			Hold: 5 * s, ClearHold: 10 * s, Action: Refuse, read: cards(func(c *gpu.Sample) gpu.Value { return percent(c.MemoryShare()) })},
 		{Code: "gpu_throttled", Title: "A GPU is held back", Severity: queue.Warning, Fire: 0.5, Clear: 0.5,
 			Hold: 10 * s, ClearHold: 30 * s, Action: Tell, read: throttled},
@@ -32,11 +32,11 @@ func Default(l Limits) []Rule {
 			Hold: 0, ClearHold: 5 * time.Minute, Action: Tell, read: xids},
 		{Code: "gpu_lost", Title: "A GPU cannot be reached", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
 			Hold: 3 * s, ClearHold: 10 * s, Action: Refuse, read: lost},
-		{Code: "memory", Title: "Memory is nearly full", Severity: queue.Warning, Fire: l.Memory, Clear: l.Memory - 3, Unit: "%",
+		{Code: "memory", Title: "Memory is nearly full", Severity: queue.Warning, Fire: l.Memory, Clear: under(l.Memory, 3), Unit: "%",
 			Hold: 10 * s, ClearHold: 10 * s, Action: Tell, read: memory},
-		{Code: "disk", Title: "A disk is filling up", Severity: queue.Warning, Fire: l.Disk, Clear: l.Disk - 2, Unit: "%",
+		{Code: "disk", Title: "A disk is filling up", Severity: queue.Warning, Fire: l.Disk, Clear: under(l.Disk, 2), Unit: "%",
 			Hold: 10 * s, ClearHold: 10 * s, Action: Tell, read: disks},
-		{Code: "disk_full", Title: "A disk is nearly full", Severity: queue.Critical, Fire: l.DiskRefuse, Clear: l.DiskRefuse - 1, Unit: "%",
+		{Code: "disk_full", Title: "A disk is nearly full", Severity: queue.Critical, Fire: l.DiskRefuse, Clear: under(l.DiskRefuse, 1), Unit: "%",
 			Hold: 0, ClearHold: 10 * s, Action: Refuse, read: disks},
 		{Code: "gpu_overloaded", Title: "Resting does not cool a GPU", Severity: queue.Critical, Fire: 0.5, Clear: 0.5,
 			Hold: 0, ClearHold: 0, Action: Hold, read: overloaded},
@@ -62,6 +62,10 @@ func Default(l Limits) []Rule {
 			Hold: 30 * s, ClearHold: 5 * s, Action: Tell, read: sessions},
 	}
 }
+
+// under is where a percentage is over that fires above fire: by points lower, but
+// never where no percentage gets.
+func under(fire, by float64) float64 { return max(fire-by, fire/2) }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 

@@ -5,6 +5,7 @@
 package rules
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -112,8 +113,8 @@ type Rule struct {
 	Fire      float64       `json:"fire"`
 	Clear     float64       `json:"clear"`
 	Unit      string        `json:"unit"` // °C, %, s; empty for yes or no
-	Hold      time.Duration `json:"hold"`
-	ClearHold time.Duration `json:"clear_hold"`
+	Hold      time.Duration `json:"-"`    // hold_seconds
+	ClearHold time.Duration `json:"-"`    // clear_hold_seconds
 	Action    Action        `json:"action"`
 	// Shared: every process that looks sees the same, so one of them judges it for
 	// all, and ends what another began.
@@ -123,6 +124,16 @@ type Rule struct {
 	Common bool `json:"common,omitempty"`
 
 	read func(*Snapshot) []Reading
+}
+
+// MarshalJSON writes the times in seconds, as hold_seconds and clear_hold_seconds.
+func (r Rule) MarshalJSON() ([]byte, error) {
+	type plain Rule
+	return json.Marshal(struct {
+		plain
+		Hold      float64 `json:"hold_seconds"`
+		ClearHold float64 `json:"clear_hold_seconds"`
+	}{plain(r), r.Hold.Seconds(), r.ClearHold.Seconds()})
 }
 
 // beyond and back are the two sides of the hysteresis.

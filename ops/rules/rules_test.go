@@ -72,6 +72,28 @@ func TestUnknownFiresNothing(t *testing.T) {
 	}
 }
 
+// However low a threshold of a share is, the rule can end.
+func TestLowSharesEnd(t *testing.T) {
+	l := DefaultLimits()
+	l.VRAM, l.Memory, l.Disk, l.DiskRefuse = 0.5, 0.5, 0.5, 0.5
+	e := NewEngine(Default(l))
+	look := func(second int, used float64) string {
+		m := host.Share{Used: uint64(1000 * used), Total: 1e5, Known: true}
+		return states(e.Evaluate(&Snapshot{At: at(second), Host: "h", Cards: []gpu.Sample{{Index: 0, MemoryUsed: gpu.Of(used), MemoryTotal: gpu.Of(100)}},
+			Local: host.Sample{Memory: m, Disks: map[string]host.Share{"/d": m}}}))
+	}
+	var begun, ended int
+	for second := range 30 {
+		begun += strings.Count(look(second, 1), "firing")
+	}
+	for second := range 30 {
+		ended += strings.Count(look(30+second, 0.1), "resolved")
+	}
+	if begun != 4 || ended != 4 {
+		t.Errorf("%d began and %d ended", begun, ended)
+	}
+}
+
 // A lost card's last word is told; later its silence neither raises nor ends anything.
 func TestXidOfALostCard(t *testing.T) {
 	e := NewEngine(Default(DefaultLimits()))
