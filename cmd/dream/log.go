@@ -24,7 +24,7 @@ func newLogger(c *loadedConfig, stderr, tail io.Writer) (*slog.Logger, func(), e
 	if err := level.UnmarshalText([]byte(s.Level)); err != nil {
 		return nil, nil, fmt.Errorf("read log.level: %w", err)
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: readable}
 	var handler slog.Handler
 	if s.Format == "text" || s.Format == "auto" && isTerminal(stderr) {
 		handler = slog.NewTextHandler(stderr, options)
@@ -46,6 +46,14 @@ func newLogger(c *loadedConfig, stderr, tail io.Writer) (*slog.Logger, func(), e
 	log := slog.New(logfile.Redact(handler, c.hidden()))
 	redisq.LogTo(log)
 	return log, closeLog, nil
+}
+
+// readable writes times as people read them, "1.5s", where JSON would have nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
 }
 
 // hidden is what no log may show.

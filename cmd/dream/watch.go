@@ -211,7 +211,8 @@ func (w *watch) run(ctx context.Context) error {
 		lastLine := time.Time{}
 		return every(ctx, w.settings.Every, func(ctx context.Context) {
 			s := w.look(ctx)
-			if w.governor.Busy(w.settings.MetricsEvery) && s.At.Sub(lastLine) >= w.settings.MetricsEvery {
+			// A look is never quite on time: the nearest one counts.
+			if w.busy() && s.At.Sub(lastLine) >= w.settings.MetricsEvery-w.settings.Every/2 {
 				lastLine = s.At
 				w.line(s)
 			}
@@ -256,6 +257,11 @@ func every(ctx context.Context, d time.Duration, f func(context.Context)) error 
 		case <-t.C:
 		}
 	}
+}
+
+// busy tells whether the worker has jobs in its hands.
+func (w *watch) busy() bool {
+	return w.part.worker != nil && len(w.part.worker.Snapshot().Jobs) > 0
 }
 
 // newsEvery is how often the text of a firing alert may change.

@@ -204,19 +204,30 @@ func (w *watch) ready() string {
 
 // line writes the figures that people know from nvidia-smi.
 func (w *watch) line(s *rules.Snapshot) {
-	args := []any{"load", known(s.Local.Load)}
+	memory := "unknown"
 	if m := s.Local.Memory; m.Known {
-		args = append(args, "memory", fmt.Sprintf("%.1f/%.1f GB", float64(m.Used)/1e9, float64(m.Total)/1e9))
+		memory = fmt.Sprintf("%.1f/%.1f GB", float64(m.Used)/1e9, float64(m.Total)/1e9)
 	}
 	var disks []any
 	for _, dir := range w.local.Directories {
+		used := "unknown"
 		if d := s.Local.Disks[dir]; d.Known {
-			disks = append(disks, slog.String(dir, fmt.Sprintf("%.0f %%", 100*d.Fraction())))
+			used = fmt.Sprintf("%.0f %%", 100*d.Fraction())
 		}
+		disks = append(disks, slog.String(dir, used))
 	}
-	args = append(args, slog.Group("disk", disks...))
+	args := []any{"load", known(s.Local.Load), "memory", memory, slog.Group("disk", disks...)}
+	if share, held := w.governor.Resting(); held {
+		args = append(args, "held", true)
+	} else if share > 0 {
+		args = append(args, "rest", math.Round(100*share)/100)
+	}
 	for i := range s.Cards {
 		c := &s.Cards[i]
+		if c.Lost != "" {
+			args = append(args, slog.Group(fmt.Sprintf("gpu%d", c.Index), "lost", c.Lost))
+			continue
+		}
 		args = append(args, slog.Group(fmt.Sprintf("gpu%d", c.Index),
 			"temperature", figure(c.Temperature, 1), "margin", figure(c.SlowdownMargin, 1), "power", figure(c.Power, 1), "power_limit", figure(c.PowerLimit, 1),
 			"memory_mib", figure(c.MemoryUsed, 1<<20), "memory_total_mib", figure(c.MemoryTotal, 1<<20), "utilisation", figure(c.Utilisation, 1),

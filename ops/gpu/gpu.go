@@ -7,6 +7,7 @@ package gpu
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -72,6 +73,15 @@ type Sample struct {
 	// Lost says why the card cannot be read any more ("" while it can).
 	Lost string `json:"lost,omitempty"`
 }
+
+// PowerCap is the reason that every card under full load has.
+const PowerCap = "power cap"
+
+// reasons why a card is held back, in the order of NVML's bits.
+var reasons = []string{PowerCap, "hardware slowdown", "thermal (driver)", "thermal (hardware)", "power brake"}
+
+// ThrottleReasons lists what [Sample].Throttle may hold.
+func ThrottleReasons() []string { return slices.Clone(reasons) }
 
 // Process is a program that holds memory of the card.
 type Process struct {

@@ -280,18 +280,12 @@ func (c *card) margin(temperature Value) Value {
 // settings by the user are none.
 func throttleReasons(bits uint64) []string {
 	var out []string
-	for _, r := range []struct {
-		bit  uint64
-		name string
-	}{
-		{nvml.ClocksThrottleReasonSwPowerCap, "power cap"},
-		{nvml.ClocksThrottleReasonHwSlowdown, "hardware slowdown"},
-		{nvml.ClocksThrottleReasonSwThermalSlowdown, "thermal (driver)"},
-		{nvml.ClocksThrottleReasonHwThermalSlowdown, "thermal (hardware)"},
-		{nvml.ClocksThrottleReasonHwPowerBrakeSlowdown, "power brake"},
+	for i, bit := range []uint64{
+		nvml.ClocksThrottleReasonSwPowerCap, nvml.ClocksThrottleReasonHwSlowdown, nvml.ClocksThrottleReasonSwThermalSlowdown,
+		nvml.ClocksThrottleReasonHwThermalSlowdown, nvml.ClocksThrottleReasonHwPowerBrakeSlowdown,
 	} {
-		if bits&r.bit != 0 {
-			out = append(out, r.name)
+		if bits&bit != 0 {
+			out = append(out, reasons[i])
 		}
 	}
 	return out

@@ -6,7 +6,9 @@ package metrics
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -93,7 +95,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	put := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
 		var names, values []string
 		for i := 0; i+1 < len(labels); i += 2 {
-			names, values = append(names, labels[i]), append(values, labels[i+1])
+			// Names of programs and paths may be anything; Prometheus takes UTF-8 only.
+			names, values = append(names, labels[i]), append(values, strings.ToValidUTF8(labels[i+1], "\uFFFD"))
 		}
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc("dream_"+name, help, names, nil), kind, v, values...)
 	}
@@ -127,6 +130,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		put(prometheus.GaugeValue, "outbox_age_seconds", "Wait of the oldest message that a consumer has not sent.", age, "consumer", consumer)
 	}
 	for _, w := range s.Workers {
+		if w.Gone {
+			continue
+		}
 		put(prometheus.GaugeValue, "worker_silence_seconds", "Time without a sign of life of a worker.", w.For.Seconds(), "worker", w.Name)
 	}
 	for _, x := range s.Sessions {
@@ -142,7 +148,7 @@ func one(b bool) float64 {
 }
 
 func ofCard(put emit, c *gpu.Sample) {
-	labels := []string{"gpu", strconv.Itoa(c.Index), "uuid", c.UUID, "name", c.Name}
+	labels := slices.Clip([]string{"gpu", strconv.Itoa(c.Index), "uuid", c.UUID, "name", c.Name})
 	gauge := func(name, help string, v gpu.Value) {
 		if v.Known {
 			put(prometheus.GaugeValue, "gpu_"+name, help, v.V, labels...)
@@ -165,13 +171,23 @@ func ofCard(put emit, c *gpu.Sample) {
 	gauge("pcie_read_bytes_per_second", "Host to card.", c.PCIeRead)
 	gauge("pcie_write_bytes_per_second", "Card to host.", c.PCIeWrite)
 	if c.ThrottleKnown {
-		put(prometheus.GaugeValue, "gpu_throttled", "1 while the card is held back, for whichever reason.", one(len(c.Throttle) > 0), labels...)
+		for _, reason := range gpu.ThrottleReasons() {
+			put(prometheus.GaugeValue, "gpu_throttled", "1 while the card is held back for that reason; power cap is the ordinary one under load.", one(slices.Contains(c.Throttle, reason)), append(labels, "reason", reason)...)
+		}
 	}
+	type program struct {
+		pid  int
+		name string
+	}
+	held := map[program]float64{} // a program with several contexts is listed several times
 	for _, p := range c.Processes {
 		if p.Memory.Known {
-			put(prometheus.GaugeValue, "gpu_process_memory_bytes", "Memory of the card by process.", p.Memory.V,
-				"gpu", strconv.Itoa(c.Index), "uuid", c.UUID, "pid", strconv.Itoa(p.PID), "process", p.Name)
+			held[program{p.PID, p.Name}] += p.Memory.V
 		}
+	}
+	for p, bytes := range held {
+		put(prometheus.GaugeValue, "gpu_process_memory_bytes", "Memory of the card by process.", bytes,
+			"gpu", strconv.Itoa(c.Index), "uuid", c.UUID, "pid", strconv.Itoa(p.pid), "process", p.name)
 	}
 }
 
@@ -221,9 +237,13 @@ func ofQueue(put emit, s *queue.Stats, retired map[string]bool) {
 		put(prometheus.GaugeValue, "outbox_depth", "Events that a consumer has not read.", float64(n), "consumer", consumer)
 	}
 	for sort, d := range s.Durations {
-		if d.Samples > 0 {
-			put(prometheus.GaugeValue, "job_median_seconds", "Median of the recent run times of a sort of job.", d.P50, "sort", sort)
-			put(prometheus.GaugeValue, "job_p90_seconds", "What nine tenths of the recent run times of a sort of job do not exceed.", d.P90, "sort", sort)
+		if d.Samples == 0 {
+			continue
 		}
+		pool, quality, _ := strings.Cut(sort, " ")
+		at := strings.LastIndexByte(pool, '/')
+		labels := []string{"model", pool[:max(at, 0)], "kind", pool[at+1:], "quality", quality}
+		put(prometheus.GaugeValue, "job_median_seconds", "Median of the recent run times of jobs; an empty label is what the service chose.", d.P50, labels...)
+		put(prometheus.GaugeValue, "job_p90_seconds", "What nine tenths of the recent run times of jobs do not exceed.", d.P90, labels...)
 	}
 }

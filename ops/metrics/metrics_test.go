@@ -42,8 +42,8 @@ var full = View{Rules: rules.Default(rules.DefaultLimits()), Firing: map[string]
 			Servers: map[string]host.Reply{"queue": {Latency: 2 * time.Millisecond}, "storage": {Error: "away"}}},
 		Queue: &queue.Stats{Queued: map[queue.Class]int64{queue.Bulk: 9}, Oldest: map[queue.Class]queue.Age{queue.Bulk: 60},
 			Ended: map[queue.Status]int64{queue.Failed: 3}, Counters: map[string]int64{"refused_lost": 2, "lost": 4},
-			Outbox: map[string]int64{"bots/discord": 6}, Durations: map[string]queue.DurationFit{"/mesh draft": {Samples: 3, P50: 10, P90: 20}}, Leased: 5},
-		Unread: map[string]float64{"bots/discord": 30}, Workers: []rules.Quiet{{Name: "host7/gpu0", For: time.Minute}},
+			Outbox: map[string]int64{"bots/discord": 6}, Durations: map[string]queue.DurationFit{"mini/mesh draft": {Samples: 3, P50: 10, P90: 20}}, Leased: 5},
+		Unread: map[string]float64{"bots/discord": 30}, Workers: []rules.Quiet{{Name: "host7/gpu0", For: time.Minute}, {Name: "gone", Gone: true}},
 		Sessions: []rules.Session{{Platform: "Discord", Up: true}},
 	}}
 
@@ -78,8 +78,8 @@ func TestMetrics(t *testing.T) {
 		`dream_queue_events_total{event="lost"} 4`,
 		`dream_outbox_depth{consumer="bots/discord"} 6`,
 		`dream_outbox_age_seconds{consumer="bots/discord"} 30`,
-		`dream_job_median_seconds{sort="/mesh draft"} 10`,
-		`dream_job_p90_seconds{sort="/mesh draft"} 20`,
+		`dream_job_median_seconds{kind="mesh",model="mini",quality="draft"} 10`,
+		`dream_job_p90_seconds{kind="mesh",model="mini",quality="draft"} 20`,
 		`dream_worker_silence_seconds{worker="host7/gpu0"} 60`,
 		`dream_chat_connected{platform="Discord"} 1`,
 		`dream_stage_seconds_sum{kind="mesh",stage="optimise"} 20`,
@@ -95,6 +95,9 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is told without being known", absent)
 		}
 	}
+	if strings.Contains(text, `worker="gone"`) {
+		t.Error("a worker of whom nothing is expected is told to be silent for no time")
+	}
 	if code, _ := get(t, s.URL+"/healthz"); code != http.StatusOK {
 		t.Errorf("healthz: %d", code)
 	}
@@ -108,6 +111,32 @@ func TestMetrics(t *testing.T) {
 	v.Snapshot = nil // nothing seen yet
 	if code, text := get(t, s.URL+"/metrics"); code != http.StatusOK || strings.Contains(text, "dream_gpu_") {
 		t.Errorf("before the first look: %d", code)
+	}
+}
+
+// What other programs are called, and a process that the driver lists twice, do
+// not cost the whole scrape.
+func TestOddities(t *testing.T) {
+	v := View{Snapshot: &rules.Snapshot{
+		Cards: []gpu.Sample{{UUID: "GPU-1", ThrottleKnown: true, Throttle: []string{gpu.PowerCap},
+			Processes: []gpu.Process{{PID: 7, Name: "\xffodd", Memory: gpu.Of(5)}, {PID: 7, Name: "\xffodd", Memory: gpu.Of(6)}}}},
+		Local: host.Sample{Disks: map[string]host.Share{"/\xfe": {Used: 1, Total: 4, Known: true}}},
+	}}
+	s := httptest.NewServer(Handler(NewRegistry("1", func() View { return v }), func() string { return "" }))
+	defer s.Close()
+	code, text := get(t, s.URL+"/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("%d %.300s", code, text)
+	}
+	for _, want := range []string{
+		`dream_gpu_process_memory_bytes{gpu="0",pid="7",process="\uFFFDodd",uuid="GPU-1"} 11`,
+		"dream_disk_used_bytes{directory=\"/\uFFFD\"} 1",
+		`dream_gpu_throttled{gpu="0",name="",reason="power cap",uuid="GPU-1"} 1`,
+		`dream_gpu_throttled{gpu="0",name="",reason="power brake",uuid="GPU-1"} 0`,
+	} {
+		if !strings.Contains(text, strings.ReplaceAll(want, `\uFFFD`, "\uFFFD")) {
+			t.Errorf("%s is missing", want)
+		}
 	}
 }
 

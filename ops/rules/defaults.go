@@ -111,7 +111,7 @@ var throttled = eachCard(func(c *gpu.Sample, r *Reading) {
 	}
 	var reasons []string
 	for _, t := range c.Throttle {
-		if t != "power cap" {
+		if t != gpu.PowerCap {
 			reasons = append(reasons, t)
 		}
 	}

@@ -229,11 +229,3 @@ func (g *Governor) Admit() error {
 	}
 	return nil
 }
-
-// Busy tells whether the worker has asked for a pause within the given time:
-// it makes something.
-func (g *Governor) Busy(within time.Duration) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return !g.last.IsZero() && g.now().Sub(g.last) < within
-}
