@@ -200,16 +200,16 @@ func (c *monitorCmd) plot(a *app, q queue.State) error {
 	return os.WriteFile(c.SVG, []byte(monitor.SVG("dreamcad", merged)), 0o644)
 }
 
-// histories are the figures of each process that has told something within a day.
+// histories are the figures of each process that has told something since then.
 func histories(ctx context.Context, q queue.State, since time.Duration) (map[string]map[string]monitor.Series, error) {
-	fleet, _, err := monitor.Fleet(ctx, q)
+	now := time.Now()
+	names, err := monitor.Recorded(ctx, q, now.Add(-since))
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]map[string]monitor.Series{}
-	now := time.Now()
-	for i := range fleet {
-		if out[fleet[i].Name], err = monitor.Read(ctx, q, fleet[i].Name, now.Add(-since), now); err != nil {
+	for _, name := range names {
+		if out[name], err = monitor.Read(ctx, q, name, now.Add(-since), now); err != nil {
 			return nil, err
 		}
 	}

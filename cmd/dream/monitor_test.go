@@ -154,6 +154,10 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	if there() {
 		t.Error("a worker that said goodbye is still there")
 	}
+	see("--svg", plot)
+	if svg, err := os.ReadFile(plot); err != nil || !strings.Contains(string(svg), "w1: gpu0 temperature °C") {
+		t.Errorf("the history of a worker that said goodbye is not drawn: %v", err)
+	}
 	select {
 	case a := <-hook:
 		t.Errorf("after an orderly end: %+v", a)

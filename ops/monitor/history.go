@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"dreamcad/queue"
@@ -104,6 +108,29 @@ func (h *History) save(ctx context.Context, at time.Time) error {
 
 // Close writes what is not yet written.
 func (h *History) Close(ctx context.Context) error { return h.save(ctx, time.Now()) }
+
+// Recorded lists the processes that have history since then, by name: also those
+// that have said goodbye.
+func Recorded(ctx context.Context, s queue.State, since time.Time) ([]string, error) {
+	names := map[string]bool{}
+	for last := ""; ; {
+		keys, err := s.Keys(ctx, historyPrefix, last)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			at := strings.LastIndexByte(k, '/')
+			start, err := strconv.ParseInt(k[at+1:], 10, 64)
+			if err == nil && time.Unix(start, 0).Add(span).After(since) {
+				names[k[len(historyPrefix):at]] = true
+			}
+			last = k
+		}
+		if len(keys) == 0 {
+			return slices.Sorted(maps.Keys(names)), nil
+		}
+	}
+}
 
 // Series is a figure over time: one value each Step from Start on, NaN where it
 // is not known.

@@ -86,6 +86,11 @@ func TestHistory(t *testing.T) {
 					t.Fatalf("second %d of the gap is %g", second, x)
 				}
 			}
+			for since, want := range map[time.Time]int{start.Add(30 * time.Minute): 1, start.Add(2 * time.Hour): 0} {
+				if names, err := Recorded(ctx, state, since); err != nil || len(names) != want || want == 1 && names[0] != "host7/gpu0" {
+					t.Errorf("recorded since %v: %q %v", since, names, err)
+				}
+			}
 			if other, err := Read(ctx, state, "host8", start, start.Add(time.Hour)); err != nil || len(other) > 0 {
 				t.Errorf("another process has %v, %v", other, err)
 			}
@@ -188,6 +193,10 @@ func TestPlots(t *testing.T) {
 		} else if err != nil {
 			t.Fatalf("%v in\n%s", err, svg)
 		}
+	}
+	long := strings.Repeat("long ", 20)
+	if wide := SVG("x", map[string]Series{long: s}); strings.Contains(wide, `<rect x="210"`) {
+		t.Errorf("a long name runs into its plot: %s", wide)
 	}
 	if strings.Count(svg, "<path") != 2 || strings.Contains(svg, "NaN") {
 		t.Errorf("%s", svg)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // bars are the heights of a sparkline.
@@ -78,8 +79,12 @@ func (s Series) shrink(width int) []float64 {
 // SVG draws every series as a small plot of its own, one below the other, with
 // its extent and the time below the last.
 func SVG(title string, figures map[string]Series) string {
-	const width, height, left, gap = 900, 70, 210, 14
+	const width, height, gap = 900, 70, 14
 	names := slices.Sorted(maps.Keys(figures))
+	left := 210 // of the plots; the names stand before them, a character no wider than 7
+	for _, name := range names {
+		left = max(left, 20+7*utf8.RuneCountInString(name))
+	}
 	var b strings.Builder
 	total := 40 + len(names)*(height+gap) + 24
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`, left+width+60, total)

@@ -99,3 +99,28 @@ func TestAcceptedEvent(t *testing.T) {
 		t.Errorf("event %+v, want %+v", es[0], want)
 	}
 }
+
+// What is left of records whose life is over goes by itself, although nobody lists them.
+func TestRecordsEnd(t *testing.T) {
+	r := queuetest.StartRedis(t)
+	f := setupFault(t, r.Addr)
+	for i := range 100 {
+		if _, err := f.q.Put(f.ctx, fmt.Sprint("short/", i), []byte("x"), queue.AnyVersion, time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 10 {
+		if _, err := f.q.Put(f.ctx, fmt.Sprint("long/", i), []byte("x"), queue.AnyVersion, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "only those that live", func() bool {
+		if _, err := f.q.Tick(f.ctx); err != nil {
+			t.Fatal(err)
+		}
+		return r.Client().ZCard(f.ctx, fmt.Sprintf("{f%d}:sx", subjects.Load())).Val() == 10
+	})
+	if ks, err := f.q.Keys(f.ctx, "long/", ""); err != nil || len(ks) != 10 {
+		t.Fatal(ks, err)
+	}
+}
