@@ -162,5 +162,9 @@ if cut > 0 then
   if n > 0 then count('trimmed', n) end
 end
 call('XTRIM', P .. 'al', 'MAXLEN', '~', 10000)
+-- Records end by themselves; their keys are looked for as Redis looks for what has ended.
+for _, k in ipairs(call('ZRANDMEMBER', P .. 'sx', 20)) do
+  if call('EXISTS', P .. 's:' .. k) == 0 then call('ZREM', P .. 'sx', k) end
+end
 return {rescued, promoted, dropped, repaired}`
 )
