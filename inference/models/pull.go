@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"dreamcad/inference/models/download"
+	"dreamcad/inference/weights"
 )
 
 // Hub is the default address of the Hugging Face hub.
@@ -127,7 +128,7 @@ func (s *Store) pull(ctx context.Context, name string, o PullOptions) (*Bundle, 
 	if err := writeDescription(stage, d); err != nil {
 		return nil, err
 	}
-	if err := examine(stage, o); err != nil {
+	if err := examine(stage, files, o); err != nil {
 		// What does not hold the model's tensors is not worth resuming.
 		return nil, errors.Join(err, os.RemoveAll(stage))
 	}
@@ -174,8 +175,9 @@ func (b *Bundle) complete() bool {
 	return true
 }
 
-// examine opens a staged bundle and compares its tensors.
-func examine(dir string, o PullOptions) error {
+// examine opens a staged bundle and compares its tensors. Errors name the weights
+// by where they came from: the copy is deleted.
+func examine(dir string, files []*wanted, o PullOptions) error {
 	b, err := OpenDir(dir)
 	if err != nil {
 		return err
@@ -183,14 +185,16 @@ func examine(dir string, o PullOptions) error {
 	if _, err := b.OpenTokenizer(); err != nil {
 		return err
 	}
-	src, err := b.OpenWeights()
+	name := b.Files.Weights.Name
+	from := files[slices.IndexFunc(files, func(f *wanted) bool { return f.name == name })].origin()
+	src, err := weights.OpenAs(filepath.Join(dir, name), from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	diff := b.Account(src)
 	if err := diff.Err(); err != nil {
-		return err
+		return fmt.Errorf("%q: %w", from, err)
 	}
 	if n := len(diff.Extra); n > 0 {
 		o.Note(fmt.Sprintf("The weights hold %d tensors that this model does not need, such as %s.", n, diff.Extra[0]))
@@ -210,6 +214,14 @@ type wanted struct {
 	remedy string // the end of the sentence when it has another digest
 	bytes  int64  // known size, 0 when unknown
 	found  download.Remote
+}
+
+// origin is the file or address, for people.
+func (f *wanted) origin() string {
+	if f.path != "" {
+		return f.path
+	}
+	return download.Redact(f.remote)
 }
 
 // probe learns sizes and declared digests before anything is fetched.
@@ -241,7 +253,9 @@ func probe(ctx context.Context, files []*wanted, o PullOptions) error {
 		if f.bytes > 0 && f.found.Bytes >= 0 && f.found.Bytes != f.bytes {
 			return fmt.Errorf("the server has %s with %d bytes, not %d", f.name, f.found.Bytes, f.bytes)
 		}
-		f.bytes = max(f.bytes, f.found.Bytes)
+		if f.bytes = max(f.bytes, f.found.Bytes); f.bytes > 0 {
+			f.found.Bytes = f.bytes // a server that does not say it is held to what is known
+		}
 	}
 	return nil
 }
@@ -257,6 +271,12 @@ func host(address string) string {
 
 func (f *wanted) options(o PullOptions) download.Options {
 	d := o.Download
+	d.Grown = func(path string, n int64) error {
+		if free, ok := freeBytes(filepath.Dir(path)); ok && free < margin {
+			return fmt.Errorf("the server does not say how large the file is, and after %s the disk of %q has only %s free; make room, or download the file elsewhere and name it with --from", Size(n), filepath.Dir(path), Size(free))
+		}
+		return nil
+	}
 	d.Header = maps.Clone(d.Header)
 	if d.Header == nil {
 		d.Header = http.Header{}

@@ -13,9 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,6 +322,19 @@ func TestPullFrom(t *testing.T) {
 			}
 		})
 	}
+	// A file that is refused is named as it was given.
+	damaged := put(t.TempDir(), "mine.ckpt", files["toy.pt"][:9000])
+	text := put(t.TempDir(), "mine.safetensors", []byte("<html>please log in</html>"))
+	d, _ := toy(t)
+	fewer := put(t.TempDir(), "fewer.pt", checkpoint(t, d.Tensors()[1:]))
+	for file, want := range map[string]string{damaged: "truncated or damaged", text: "neither a PyTorch checkpoint", fewer: "1 missing"} {
+		s, o := toyStore(t, h)
+		o.From = file
+		_, err := s.Pull(context.Background(), "toy", o)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), strconv.Quote(file)) || strings.Contains(err.Error(), pullPrefix) {
+			t.Errorf("error %v, want %q and %q", err, want, file)
+		}
+	}
 	for _, name := range []string{"unknown", "../x", "mini"} {
 		if _, err := pulled.Pull(context.Background(), name, po); err == nil {
 			t.Errorf("pulled %q", name)
@@ -368,6 +383,52 @@ func TestRoom(t *testing.T) {
 	}
 	if _, ok := freeBytes(filepath.Join(t.TempDir(), "absent")); ok {
 		t.Error("a folder that is not there has room")
+	}
+}
+
+// A server that does not say how much it sends cannot fill the disk: it is held
+// to the size that is known, or to the room that there is.
+func TestServerThatSendsWithoutEnd(t *testing.T) {
+	_, files := toy(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for b := make([]byte, 1<<20); ; {
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+		}
+	}))
+	defer s.Close()
+	for name, c := range map[string]struct {
+		bytes int64 // that the registry knows
+		want  string
+	}{
+		"known size":   {10_000, "more than the 10000 bytes"},
+		"unknown size": {0, "--from"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, o := toyStore(t, startHub(t, files))
+			if c.bytes == 0 {
+				small := t.TempDir()
+				if err := syscall.Mount("tmpfs", small, "tmpfs", 0, fmt.Sprintf("size=%d", margin+40<<20)); err != nil {
+					t.Skipf("no small disk to be had here: %v", err)
+				}
+				t.Cleanup(func() {
+					if err := syscall.Unmount(small, 0); err != nil {
+						t.Error(err)
+					}
+				})
+				store.Dir = filepath.Join(small, "models")
+			}
+			store.Known[0].Sources[0].Bytes = c.bytes
+			o.Endpoint = s.URL
+			_, err := store.Pull(context.Background(), "toy", o)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "attempts") {
+				t.Fatalf("error %v, want one line with %q", err, c.want)
+			}
+			if n := diskBytes(filepath.Join(store.Dir, pullPrefix+"toy")); n > 1000 {
+				t.Errorf("%d bytes are left of what was refused", n)
+			}
+		})
 	}
 }
 

@@ -327,22 +327,25 @@ func (c *Checkpoint) Close() error {
 }
 
 // Open maps a file of either format, which it tells by its first bytes.
-func Open(path string) (Source, error) {
+func Open(path string) (Source, error) { return OpenAs(path, path) }
+
+// OpenAs is Open; name is for errors.
+func OpenAs(path, name string) (Source, error) {
 	b, unmap, err := mapFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("open weights: %w", err)
 	}
 	if isZip(b) || isLegacy(b) {
-		c, err := ReadCheckpoint(path, b)
+		c, err := ReadCheckpoint(name, b)
 		if err != nil {
 			return nil, errors.Join(err, unmap())
 		}
 		c.unmap = unmap
 		return c, nil
 	}
-	s, err := ReadSafetensors(path, b)
+	s, err := ReadSafetensors(name, b)
 	if errors.Is(err, errNotSafetensors) {
-		err = fmt.Errorf("read weights %q: neither a PyTorch checkpoint nor a safetensors file, or its beginning is damaged", path)
+		err = fmt.Errorf("read weights %q: neither a PyTorch checkpoint nor a safetensors file, or its beginning is damaged", name)
 	}
 	if err != nil {
 		return nil, errors.Join(err, unmap())

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -34,6 +35,9 @@ type Options struct {
 	// Progress is called from several goroutines with the bytes that are
 	// there, those of an earlier run included.
 	Progress func(done int64)
+	// Grown is called every few megabytes with the size so far of a file whose
+	// size the server does not say; an error ends the download.
+	Grown func(path string, n int64) error
 }
 
 func (o Options) filled() Options {
@@ -58,6 +62,9 @@ func (o Options) filled() Options {
 	}
 	if o.Progress == nil {
 		o.Progress = func(int64) {}
+	}
+	if o.Grown == nil {
+		o.Grown = func(string, int64) error { return nil }
 	}
 	return o
 }
@@ -181,7 +188,8 @@ func declared(h http.Header) string {
 }
 
 // Fetch downloads what Probe found to path, which it replaces. When it fails
-// or is cancelled, the parts that are there stay for the next call.
+// or is cancelled, the parts that are there stay for the next call; of a server
+// that serves no parts nothing stays.
 func Fetch(ctx context.Context, r Remote, path string, o Options) error {
 	o = o.filled()
 	err := fetch(ctx, r, path, o)
@@ -296,12 +304,20 @@ func fetchRange(ctx context.Context, r Remote, f *os.File, begin, end int64, o O
 	})
 }
 
+// grownEvery is how many bytes come between two calls of Options.Grown.
+const grownEvery = 4 << 20
+
 // whole downloads from a server that serves no parts: from the start, each
 // time.
-func whole(ctx context.Context, r Remote, path string, o Options) error {
+func whole(ctx context.Context, r Remote, path string, o Options) (err error) {
 	if err := discard(path); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, discard(path))
+		}
+	}()
 	f, err := os.OpenFile(partPath(path), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return err
@@ -324,15 +340,25 @@ func whole(ctx context.Context, r Remote, path string, o Options) error {
 		if resp.StatusCode != http.StatusOK {
 			return false, statusError(resp)
 		}
-		end := int64(-1)
-		if r.Bytes >= 0 {
-			end = r.Bytes
+		for {
+			before := done
+			if _, err := copyAt(f, done, -1, io.LimitReader(resp.Body, grownEvery), alive, func(n int64) { done += n; o.Progress(done) }); err != nil {
+				return false, why(rctx, err)
+			}
+			switch ended := done-before < grownEvery; {
+			case r.Bytes >= 0 && done > r.Bytes:
+				return false, permanent{fmt.Errorf("the server sends more than the %d bytes that the file has", r.Bytes)}
+			case ended && r.Bytes >= 0 && done < r.Bytes:
+				return false, fmt.Errorf("the server sent %d bytes of %d", done, r.Bytes)
+			case ended:
+				return true, nil
+			}
+			if r.Bytes < 0 {
+				if err := o.Grown(path, done); err != nil {
+					return false, permanent{err}
+				}
+			}
 		}
-		_, err = copyAt(f, 0, end, resp.Body, alive, func(n int64) { done += n; o.Progress(done) })
-		if err == nil && end >= 0 && done != end {
-			err = fmt.Errorf("the server sent %d bytes of %d", done, end)
-		}
-		return err == nil, why(rctx, err)
 	})
 	if err != nil {
 		return err

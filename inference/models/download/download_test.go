@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -375,6 +376,75 @@ func TestServerWithoutRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFile(t, path, s.file)
+}
+
+// endless sends n bytes without ranges and without saying how many, or without
+// end when n is negative.
+func endless(t *testing.T, n int) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		piece := make([]byte, 1<<20)
+		for left := n; left != 0; left -= min(len(piece), max(left, 0)) {
+			if left > 0 {
+				piece = piece[:min(len(piece), left)]
+			}
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// A server that serves no parts and names no size: whoever knows the size or the
+// room bounds it, and of what was refused nothing stays.
+func TestServerWithoutSize(t *testing.T) {
+	fetch := func(n int, bytes int64, grown func(string, int64) error) (int64, error) {
+		s := endless(t, n)
+		path := filepath.Join(t.TempDir(), "f")
+		o := quick
+		o.Grown = grown
+		r, err := Probe(context.Background(), s.URL, o)
+		if err != nil || r.Bytes != -1 || r.Ranges {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		r.Bytes = bytes
+		err = Fetch(context.Background(), r, path, o)
+		left, globErr := filepath.Glob(path + "*")
+		if globErr != nil || err == nil != slices.Equal(left, []string{path}) || err != nil && left != nil {
+			t.Errorf("%d bytes of %d: %v, and there is %q", n, bytes, err, left)
+		}
+		info, _ := os.Stat(path)
+		if info == nil {
+			return 0, err
+		}
+		return info.Size(), err
+	}
+	for _, n := range []int{1, 2*grownEvery - 1, 2 * grownEvery, 2*grownEvery + 1} {
+		if got, err := fetch(n, -1, nil); got != int64(n) || err != nil {
+			t.Errorf("%d bytes of %d, %v", got, n, err)
+		}
+		if got, err := fetch(n, int64(n), nil); got != int64(n) || err != nil {
+			t.Errorf("%d bytes of %d as expected, %v", got, n, err)
+		}
+		if _, err := fetch(n, int64(n+1), nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("sent %d bytes of %d", n, n+1)) {
+			t.Errorf("%d bytes where one more is expected: %v", n, err)
+		}
+	}
+	if _, err := fetch(-1, 2*grownEvery, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("more than the %d bytes that the file has", 2*grownEvery)) {
+		t.Errorf("more than expected: %v", err)
+	}
+	full := errors.New("no room is left")
+	if _, err := fetch(-1, -1, func(_ string, n int64) error {
+		if n > 20<<20 {
+			return full
+		}
+		return nil
+	}); !errors.Is(err, full) || strings.Contains(err.Error(), "attempts") {
+		t.Errorf("without end: %v", err)
+	}
 }
 
 // The digest that the hub declares on its redirect is found, and the token

@@ -111,7 +111,7 @@ func why(ctx context.Context, err error) error {
 }
 
 // copyAt writes body to f from at up to end (to the end of body when end is
-// negative) and returns how far it came. More than expected is an error.
+// negative) and returns how far it came. More than that is an error.
 func copyAt(f *os.File, at, end int64, body io.Reader, alive func(), add func(int64)) (int64, error) {
 	buf := make([]byte, 256<<10)
 	for {
