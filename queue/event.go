@@ -11,6 +11,7 @@ const (
 	EventStarted   EventKind = "started"
 	EventProgress  EventKind = "progress"
 	EventViews     EventKind = "views"
+	EventWaiting   EventKind = "waiting" // the attempt ended without an outcome: the job waits for another
 	EventDone      EventKind = "done"
 	EventFailed    EventKind = "failed" // quarantine too
 	EventCancelled EventKind = "cancelled"

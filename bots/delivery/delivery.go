@@ -274,7 +274,7 @@ func (d *Delivery) take(ctx context.Context, e *queue.Event) error {
 		return d.noteDue(ctx, e)
 	}
 	switch e.Kind {
-	case queue.EventStarted, queue.EventProgress, queue.EventViews:
+	case queue.EventStarted, queue.EventProgress, queue.EventViews, queue.EventWaiting:
 		return d.status(ctx, e)
 	}
 	return nil

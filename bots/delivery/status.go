@@ -53,7 +53,7 @@ func (d *Delivery) track(ctx context.Context, e *queue.Event) (*track, error) {
 	d.mu.Lock()
 	t := d.tracks[e.Job]
 	d.mu.Unlock()
-	if t == nil {
+	if t == nil || e.Kind == queue.EventWaiting { // for a place or another try, or it runs again by now
 		job, err := d.q.Job(ctx, e.Job)
 		if queue.CodeOf(err) == queue.CodeNotFound {
 			return nil, nil
@@ -64,10 +64,13 @@ func (d *Delivery) track(ctx context.Context, e *queue.Event) (*track, error) {
 		if job.Status.Terminal() {
 			return nil, nil // its outcome follows in the stream
 		}
-		t = &track{job: job}
-		d.mu.Lock()
-		d.tracks[e.Job] = t
-		d.mu.Unlock()
+		if t == nil {
+			t = &track{}
+			d.mu.Lock()
+			d.tracks[e.Job] = t
+			d.mu.Unlock()
+		}
+		t.job = job
 	}
 	if e.Kind == queue.EventStarted {
 		t.job.Status, t.job.Started = queue.Leased, e.At
@@ -98,6 +101,7 @@ func (d *Delivery) forgetTrack(job string) {
 
 // edit queues an edit that comes at least every after the last one.
 func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message, every time.Duration) {
+	job := t.job.ID // what else is in t.job changes beside the edit
 	d.mu.Lock()
 	same := m.Text == t.text && m.Files == nil
 	var notBefore time.Time
@@ -106,6 +110,7 @@ func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message
 	}
 	d.mu.Unlock()
 	if same {
+		d.out.Drop(key) // what was true in between
 		return
 	}
 	d.out.Latest(key, p, d.out.pacer.Buckets(k, t.posted.Channel), notBefore, func(ctx context.Context) error {
@@ -132,7 +137,7 @@ func (d *Delivery) edit(key string, p Priority, k Kind, t *track, m bots.Message
 			t.dead = true
 			d.mu.Unlock()
 		default:
-			d.log.Debug("editing a status message failed", "job", t.job.ID, "err", err)
+			d.log.Debug("editing a status message failed", "job", job, "err", err)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -48,5 +49,80 @@ func TestEditsOverTwoHours(t *testing.T) {
 		if count["dense"] < 60 || count["dense"] > 140 || count["sparse"] < 30 || count["sparse"] > 60 || count["late"] != 0 {
 			t.Errorf("edits %v", count)
 		}
+	})
+}
+
+// An attempt that ends without an outcome: people see that the job waits again,
+// and for what.
+func TestStatusOfAJobThatWaitsAgain(t *testing.T) {
+	q := open(t)
+	p := &platform{posts: map[string]int{}}
+	ctx, stop := context.WithCancel(context.Background())
+	var run sync.WaitGroup
+	defer run.Wait()
+	defer stop()
+	if _, err := q.Cursor(ctx, "bots/test"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := q.Submit(ctx, queue.Request{Prompt: "a mug", Requester: queue.Requester{Platform: "test", ID: "42"}, Origin: queue.Origin{Platform: "test", Channel: "c1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := SaveStatus(ctx, q, r.ID, bots.Posted{Spot: bots.Spot{Channel: "c1"}, ID: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	d := deliverer(q, p, NewMetrics(nil))
+	run.Go(func() { _ = d.Run(ctx) })
+	lease := func() queue.Ref {
+		t.Helper()
+		l, err := q.Lease(ctx, queue.Capabilities{Worker: "w", Name: "w", Models: []string{"mini"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.shows(t, "running")
+		return l.Ref()
+	}
+	if err := q.GiveBack(ctx, lease(), queue.GiveBackOptions{Reason: queue.Returned}); err != nil {
+		t.Fatal(err)
+	}
+	p.shows(t, "queued")
+	if _, err := q.Fail(ctx, lease(), queue.Failure{Kind: queue.FailError, RetryAfter: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	p.shows(t, "waits for another try")
+}
+
+// oneJob is a queue that knows one job.
+type oneJob struct {
+	Queue
+	job queue.Job
+}
+
+func (q *oneJob) Job(context.Context, string) (queue.Job, error) { return q.job, nil }
+
+// A job that was given back and runs again within the time between two edits
+// goes on being shown as running.
+func TestShortWaitIsNotShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{posts: map[string]int{}}
+		q := &oneJob{job: queue.Job{Request: queue.Request{ID: "01JABCDEFGHJKMNPQRSTVWXYZ0", Prompt: "a mug"}, Status: queue.Leased, Submitted: time.Now()}}
+		d := New(Defaults(), q, p, free{}, &bots.Renderer{}, NewMetrics(nil), slog.New(slog.DiscardHandler))
+		d.tracks[q.job.ID] = &track{job: q.job, known: true, posted: bots.Posted{Spot: bots.Spot{Channel: "c"}, ID: "m"}}
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { d.out.Run(ctx) })
+		for _, k := range []queue.EventKind{queue.EventStarted, queue.EventWaiting, queue.EventStarted} {
+			q.job.Status = queue.Queued
+			if err := d.status(ctx, &queue.Event{Kind: k, Job: q.job.ID, At: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute)
+		if p.edited() != 1 || !strings.HasSuffix(p.shown, "running") {
+			t.Errorf("%d edits, the message is %q", p.edits, p.shown)
+		}
+		stop()
+		run.Wait()
 	})
 }

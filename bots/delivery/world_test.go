@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type platform struct {
 	mu     sync.Mutex
 	posts  map[string]int // by nonce
 	edits  int
+	shown  string // by the last edit
 	blind  bool
 	refuse func(bots.Spot) error
 }
@@ -44,10 +46,11 @@ func (p *platform) Post(_ context.Context, to bots.Spot, _ bots.Message, nonce s
 	return bots.Posted{Spot: to, ID: nonce}, nil
 }
 
-func (p *platform) Edit(context.Context, bots.Posted, bots.Message) error {
+func (p *platform) Edit(_ context.Context, _ bots.Posted, m bots.Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.edits++
+	p.shown = m.Text
 	return nil
 }
 
@@ -62,6 +65,20 @@ func (p *platform) Find(_ context.Context, in bots.Spot, nonce string, _ time.Ti
 		return bots.Posted{}, false, &bots.ChatError{Trouble: bots.TroubleLook, Err: errors.New("not allowed")}
 	}
 	return bots.Posted{Spot: in, ID: nonce}, p.posts[nonce] > 0, nil
+}
+
+// shows waits until the status message ends in the words.
+func (p *platform) shows(t *testing.T, words string) {
+	t.Helper()
+	shown := ""
+	if !until(func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		shown = p.shown
+		return strings.HasSuffix(shown, words)
+	}) {
+		t.Fatalf("the status message is %q, want %q at its end", shown, words)
+	}
 }
 
 func (p *platform) edited() int {

@@ -89,7 +89,8 @@ func TestViewsTogether(t *testing.T) {
 			t.Errorf("%q: timings %v", j.Prompt, m.Timings)
 		}
 		// A job that came when all places were taken was given back, which is another lease and no failure.
-		r.wantEvents(j.ID, slices.Concat([]queue.EventKind{queue.EventAccepted}, slices.Repeat([]queue.EventKind{queue.EventStarted}, j.Attempt), []queue.EventKind{queue.EventDone})...)
+		r.wantEvents(j.ID, slices.Concat([]queue.EventKind{queue.EventAccepted},
+			slices.Repeat([]queue.EventKind{queue.EventStarted, queue.EventWaiting}, j.Attempt-1), []queue.EventKind{queue.EventStarted, queue.EventDone})...)
 		r.emptied(j.ID)
 	}
 	r.wait(gone.ID, queue.Cancelled)

@@ -37,8 +37,8 @@ func retries(b *bench) {
 		b.t.Fatalf("status %s after the last attempt", st)
 	}
 	es := b.events("")
-	if k := kinds(es); k != "accepted started started failed" || es[3].Message != "The model ran out of ideas." {
-		b.t.Fatalf("events %s %q", k, es[3].Message)
+	if k := kinds(es); k != "accepted started waiting started failed" || es[4].Message != "The model ran out of ideas." {
+		b.t.Fatalf("events %s %q", k, es[4].Message)
 	}
 }
 
@@ -78,7 +78,7 @@ func quarantine(b *bench) {
 	if j := b.status(id, queue.Quarantined); j.Crashes != 3 || j.Failures != 0 {
 		b.t.Fatalf("%+v", j)
 	}
-	if k := kinds(b.events("")); k != "accepted started started started failed" {
+	if k := kinds(b.events("")); k != "accepted started waiting started waiting started failed" {
 		b.t.Fatal(k)
 	}
 	r.ID = ""

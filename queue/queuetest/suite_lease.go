@@ -16,6 +16,9 @@ func fence(b *bench) {
 	if n := b.tick(); n.Rescued != 1 {
 		b.t.Fatalf("tick: %+v", n)
 	}
+	if k := kinds(b.events("")); k != "accepted started waiting" {
+		b.t.Fatalf("events %s", k)
+	}
 	cur := b.lease("w2")
 	if cur.Job.ID != id || cur.ID == old.ID || cur.Job.Attempt != 2 {
 		b.t.Fatalf("second lease: %+v", cur)
@@ -83,6 +86,10 @@ func giveBack(b *bench) {
 	b.ok(err)
 	if a.Directive != queue.StopLost {
 		b.t.Fatal(a.Directive)
+	}
+	es := b.events("")
+	if w := es[len(es)-1]; kinds(es) != "accepted accepted started waiting" || w.Job != first || w.Attempt != 1 || w.LeaseID != l.ID || w.Seq != 3 {
+		b.t.Fatalf("events %s, %+v", kinds(es), w)
 	}
 	if l := b.lease("w"); l.Job.ID != first || l.Job.Check == nil {
 		b.t.Fatal("not at the head of the line, or without its checkpoint")

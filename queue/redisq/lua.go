@@ -103,6 +103,7 @@ unlease(j, tonumber(ARGV[4]))
 if ARGV[3] == 'yield' then set(j, 'yi', stamp()) end
 count('given_back_' .. ARGV[3])
 toLine(j)
+event(j, 'waiting')
 set(j, 'fi', ARGV[2] .. ':back:queued')
 return {'ok'}`
 

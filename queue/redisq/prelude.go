@@ -449,8 +449,10 @@ local function failed(j, f)
       call('HSET', P .. 'poison', j.fp, j.id)
       size('poison')
       finish(j, 'quarantined', 'failed', S.quarantined, f.kind, S.quarantinedText)
-    elseif j.cr == 1 then toLine(j)
-    else later(j, backoff(j.cr - 1, f.rnd)) end
+      return
+    end
+    if j.cr == 1 then toLine(j) else later(j, backoff(j.cr - 1, f.rnd)) end
+    event(j, 'waiting')
     return
   end
   if f.kind ~= 'input' then
@@ -458,6 +460,7 @@ local function failed(j, f)
     set(j, 'fa', j.fa)
     if j.fa < C.failures then
       later(j, f.after > 0 and f.after or backoff(j.fa, f.rnd))
+      event(j, 'waiting')
       return
     end
   end

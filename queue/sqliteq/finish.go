@@ -105,6 +105,7 @@ func (t *tx) failed(r *row, f *queue.Failure) {
 				d = t.q.cfg.Backoff(r.failures)
 			}
 			t.later(r, d.Milliseconds())
+			t.event(r, &queue.Event{Kind: queue.EventWaiting})
 			return
 		}
 	}
@@ -133,9 +134,10 @@ func (t *tx) crashed(r *row, f *queue.Failure) {
 	}
 	if r.crashes == 1 {
 		t.toLine(r)
-		return
+	} else {
+		t.later(r, t.q.cfg.Backoff(r.crashes-1).Milliseconds())
 	}
-	t.later(r, t.q.cfg.Backoff(r.crashes-1).Milliseconds())
+	t.event(r, &queue.Event{Kind: queue.EventWaiting})
 }
 
 // GiveBack implements [queue.Leaser].
@@ -158,6 +160,7 @@ func (q *Queue) GiveBack(ctx context.Context, ref queue.Ref, o queue.GiveBackOpt
 		}
 		t.count("given_back_"+string(o.Reason), 1)
 		t.toLine(r)
+		t.event(r, &queue.Event{Kind: queue.EventWaiting})
 		r.fin = ref.Lease + ":back:queued"
 		t.save(r)
 		return nil
