@@ -49,6 +49,6 @@ func TestRow11WorkerClock(t *testing.T) {
 			t.Errorf("%+v: leases %v, want %v", c, got, want)
 		}
 		id := f.orphan(w, "a")
-		f.ledger(append(ids, id)...).Check(f.ctx, 10*time.Second)
+		f.ledger(append(ids, id)...).Check(f.ctx, 60*time.Second)
 	}
 }

@@ -110,6 +110,7 @@ func until(t testing.TB, what string, f func() bool) {
 // the job comes back after the lease, not an hour later or at once.
 func (f *faultBench) orphan(w *queuetest.Child, user string) (id string) {
 	f.t.Helper()
+	before := time.Now()
 	id = f.submit(user, "orphan")
 	until(f.t, "the lease", func() bool { return len(w.Log("leased "+id)) > 0 })
 	w.Signal(syscall.SIGKILL)
@@ -123,7 +124,7 @@ func (f *faultBench) orphan(w *queuetest.Child, user string) (id string) {
 	})
 	d := time.Since(died)
 	queuetest.Restarted(f.t, d)
-	if l.Job.ID != id || l.Job.Attempt != 2 || d < faultConfig().Lease/3 || d > faultConfig().Lease+10*time.Second {
+	if l.Job.ID != id || l.Job.Attempt != 2 || time.Since(before) < faultConfig().Lease || d > faultConfig().Lease+20*time.Second {
 		f.t.Errorf("%s attempt %d came back after %v, the lease is %v", l.Job.ID, l.Job.Attempt, d, faultConfig().Lease)
 	}
 	if err := f.q.Complete(f.ctx, l.Ref(), queue.Result{Winner: l.ID}); err != nil {
@@ -155,10 +156,10 @@ func TestRow1KilledWorker(t *testing.T) {
 		}
 		wait := j.Started.Sub(died)
 		queuetest.Restarted(t, wait)
-		if wait > faultConfig().Lease+5*time.Second { // 2 s on an idle machine
+		if wait > faultConfig().Lease+20*time.Second { // 2 s on an idle machine
 			t.Errorf("%s: restarted %v after the kill", point, wait)
 		}
-		if point == "checkpoint" && len(rescuer.Log("step")) >= 10 {
+		if point == "checkpoint" && len(rescuer.Log("step "+id+" 0")) > 0 {
 			t.Errorf("the rescuer did not go on from the checkpoint: %v", rescuer.Log("step"))
 		}
 		rescuer.Signal(syscall.SIGTERM)
@@ -186,11 +187,12 @@ func TestRow2StoppedWorker(t *testing.T) {
 	if l := stale.Log("completed"); len(l) > 0 && !strings.HasSuffix(l[0], string(queue.CodeLost)) {
 		t.Errorf("the stale worker completed: %v", l)
 	}
-	f.ledger(id).Check(f.ctx, 10*time.Second)
+	f.ledger(id).Check(f.ctx, 60*time.Second)
 }
 
 // Row 16: cancel at each phase of a worker process.
 func TestRow16Cancel(t *testing.T) {
+	t.Setenv(lossless, "1")
 	r := queuetest.StartRedis(t)
 	f := setupFault(t, r.Addr)
 	w := queuetest.StartWorker(t, f.url, "w", 300, 30*time.Millisecond, "") // not done before it is cancelled
@@ -206,11 +208,11 @@ func TestRow16Cancel(t *testing.T) {
 			t.Fatal(st, err)
 		}
 		until(t, "the worker's stop", func() bool { return len(w.Log("stopped "+id)) > 0 })
-		if d := time.Since(at); d > 5*time.Second { // heartbeat + step, and a slow machine
+		if d := time.Since(at); d > 20*time.Second { // heartbeat + step, and a slow machine
 			t.Errorf("the worker stopped after %v", d)
 		}
 	}
-	f.ledger(ids...).Check(f.ctx, 10*time.Second)
+	f.ledger(ids...).Check(f.ctx, 60*time.Second)
 }
 
 // Row 20: rolling drain over all workers under load.

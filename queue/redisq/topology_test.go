@@ -70,7 +70,7 @@ func TestRow7Failover(t *testing.T) {
 		}
 		return queue.CodeOf(run()) == queue.CodeEmpty && f.ledgerLeft(ids) == 0
 	})
-	f.ledger(ids...).Check(f.ctx, 10*time.Second)
+	f.ledger(ids...).Check(f.ctx, 60*time.Second)
 }
 
 // Row 7, without waiting for the replica, which is behind: what the new primary
@@ -121,7 +121,7 @@ func TestRow7ReplicaBehind(t *testing.T) {
 		_, err := q.Tick(f.ctx)
 		return err == nil && f.ledgerLeft(ids) == 0
 	})
-	f.ledger(ids...).Check(f.ctx, 10*time.Second)
+	f.ledger(ids...).Check(f.ctx, 60*time.Second)
 	w.Signal(syscall.SIGTERM)
 	<-w.Done()
 }
