@@ -31,22 +31,37 @@ type batchCmd struct {
 	Retry   batchRetryCmd   `cmd:"" help:"Run the failed lines of a batch again."`
 }
 
-// batchArg names a batch: its id, a unique beginning of it, or its name.
-type batchArg struct {
+// batchToShow names a batch for commands that change nothing.
+type batchToShow struct {
+	Batch string `arg:"" optional:"" help:"Id of the batch, a unique beginning of it, or its name (default: the newest)."`
+}
+
+// batchToChange names a batch for commands that change it; nothing is the default here.
+type batchToChange struct {
 	Batch string `arg:"" help:"Id of the batch, a unique beginning of it, or its name."`
 }
 
-func (b batchArg) find(ctx context.Context, q queue.Batches) (queue.Batch, error) {
-	if x, err := q.Batch(ctx, b.Batch); err == nil || !errors.Is(err, queue.ErrNotFound) {
-		return x, err
+// findBatch finds a batch by its id, a unique beginning of it or its name; an empty
+// name is the newest.
+func findBatch(ctx context.Context, q queue.Batches, name string) (queue.Batch, error) {
+	if name != "" {
+		if x, err := q.Batch(ctx, name); err == nil || !errors.Is(err, queue.ErrNotFound) {
+			return x, err
+		}
 	}
 	all, err := q.Batches(ctx, "")
 	if err != nil {
 		return queue.Batch{}, err
 	}
+	if name == "" {
+		if len(all) == 0 {
+			return queue.Batch{}, errors.New("there is no batch yet; dream ingest makes one")
+		}
+		return all[0], nil
+	}
 	var found []queue.Batch
 	for _, x := range all {
-		if strings.HasPrefix(x.ID, b.Batch) || x.Name == b.Batch {
+		if strings.HasPrefix(x.ID, name) || x.Name == name {
 			found = append(found, x)
 		}
 	}
@@ -54,15 +69,15 @@ func (b batchArg) find(ctx context.Context, q queue.Batches) (queue.Batch, error
 	case 1:
 		return found[0], nil
 	case 0:
-		return queue.Batch{}, queue.NotFound("batch", b.Batch)
+		return queue.Batch{}, queue.NotFound("batch", name)
 	}
-	return queue.Batch{}, usagef("%d batches are called %q; give the beginning of an id", len(found), b.Batch)
+	return queue.Batch{}, usagef("%d batches are called %q; give the beginning of an id", len(found), name)
 }
 
 // withBatch opens the queue, finds the batch and calls f.
-func (b batchArg) with(a *app, f func(q queue.Queue, x queue.Batch) error) error {
+func withBatch(a *app, name string, f func(q queue.Queue, x queue.Batch) error) error {
 	return withQueue(a, func(q queue.Queue) error {
-		x, err := b.find(a.ctx, q)
+		x, err := findBatch(a.ctx, q, name)
 		if err != nil {
 			return err
 		}
@@ -103,22 +118,14 @@ func (c *batchListCmd) Run(a *app) error {
 	})
 }
 
-// orEmpty makes JSON say [] rather than null.
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
-}
-
 type batchStatusCmd struct {
-	batchArg
+	batchToShow
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run prints the batch's record.
 func (c *batchStatusCmd) Run(a *app) error {
-	return c.with(a, func(_ queue.Queue, b queue.Batch) error { return printBatch(a, b, c.JSON) })
+	return withBatch(a, c.Batch, func(_ queue.Queue, b queue.Batch) error { return printBatch(a, b, c.JSON) })
 }
 
 func printBatch(a *app, b queue.Batch, asJSON bool) error {
@@ -131,13 +138,13 @@ func printBatch(a *app, b queue.Batch, asJSON bool) error {
 }
 
 type batchWatchCmd struct {
-	batchArg
-	JSON bool `name:"json" help:"Print the record as JSON at the end."`
+	batchToShow
+	JSON bool `name:"json" help:"Print JSON at the end."`
 }
 
 // Run waits for the batch's end.
 func (c *batchWatchCmd) Run(a *app) error {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error {
+	return withBatch(a, c.Batch, func(q queue.Queue, b queue.Batch) error {
 		b, err := watchBatch(a, q, b.ID, c.JSON)
 		if err != nil {
 			return err
@@ -146,14 +153,14 @@ func (c *batchWatchCmd) Run(a *app) error {
 	})
 }
 
-// changeArg is batchArg for commands that change a batch and then show it.
+// changeArg is for commands that change a batch and then show it.
 type changeArg struct {
-	batchArg
-	JSON bool `name:"json" help:"Print the record as JSON."`
+	batchToChange
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 func (c changeArg) change(a *app, f func(q queue.Queue, id string) error) error {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error {
+	return withBatch(a, c.Batch, func(q queue.Queue, b queue.Batch) error {
 		if err := f(q, b.ID); err != nil {
 			return err
 		}
@@ -189,13 +196,13 @@ func (c *batchCancelCmd) Run(a *app) error {
 }
 
 type batchRetryCmd struct {
-	batchArg
+	batchToChange
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run lets failed lines run again.
 func (c *batchRetryCmd) Run(a *app) error {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error {
+	return withBatch(a, c.Batch, func(q queue.Queue, b queue.Batch) error {
 		n, err := q.RetryBatch(a.ctx, b.ID)
 		if err != nil {
 			return err
@@ -209,8 +216,8 @@ func (c *batchRetryCmd) Run(a *app) error {
 }
 
 type batchResultsCmd struct {
-	batchArg
-	Format string        `enum:"jsonl,csv" default:"jsonl" help:"jsonl or csv."`
+	batchToShow
+	Format string        `enum:"jsonl,csv" default:"jsonl" help:"jsonl or csv (default: jsonl)." placeholder:"FORMAT"`
 	Out    string        `short:"o" type:"path" help:"File to write (default: standard output)." placeholder:"FILE"`
 	Links  bool          `default:"true" negatable:"" help:"Add links to the results."`
 	Life   time.Duration `default:"168h" help:"How long the links work."`
@@ -218,7 +225,7 @@ type batchResultsCmd struct {
 
 // Run writes a record a line of the batch.
 func (c *batchResultsCmd) Run(a *app) (err error) {
-	return c.with(a, func(q queue.Queue, b queue.Batch) error {
+	return withBatch(a, c.Batch, func(q queue.Queue, b queue.Batch) error {
 		store, err := openStore(a)
 		if err != nil {
 			return err

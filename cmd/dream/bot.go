@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -35,15 +34,10 @@ type botCmd struct {
 	Manifest botManifestCmd `cmd:"" help:"Print the Slack app manifest."`
 }
 
-// Help shows examples.
+// Help is the long help.
 func (*botCmd) Help() string {
 	return `Takes commands from the platforms whose tokens are set (discord.token, slack.bot_token) and from the
-web console, puts them on queue.url and posts what workers make of them. docs/chat.md says how to set up a platform.
-
-Examples:
-  DREAM_DISCORD_TOKEN=… DREAM_QUEUE_URL=redis://queue:6379 dream bot
-  dream bot check
-  dream bot manifest > slack-manifest.yaml`
+web console, puts them on queue.url and posts what workers make of them. docs/chat.md says how to set up a platform.`
 }
 
 type botRunCmd struct{}
@@ -279,7 +273,7 @@ func results(a *app, store storage.Store, signer links.Signer) bots.Results {
 }
 
 type botCheckCmd struct {
-	JSON bool `name:"json" help:"Print the findings as JSON."`
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run looks at every platform whose token is set; exit code 1 if something is wrong.
@@ -306,7 +300,7 @@ func (c *botCheckCmd) Run(a *app) error {
 		}
 	}
 	if c.JSON {
-		if err := json.NewEncoder(a.stdout).Encode(found); err != nil {
+		if err := printJSON(a.stdout, found); err != nil {
 			return err
 		}
 	}

@@ -30,12 +30,7 @@ func (*doctorCmd) Help() string {
 not be looked at is "unknown". The tests of a card take up to 20 GB of its free memory for a moment;
 --quick leaves them out.
 
-Exit code: 0 when no check failed (warnings included), 1 otherwise.
-
-Examples:
-  dream doctor
-  dream doctor --quick --json
-  dream doctor --fix --report doctor.md`
+Exit code: 0 when no check failed (warnings included), 1 otherwise.`
 }
 
 // Run prints what is right and wrong here.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,12 +21,12 @@ import (
 type ingestCmd struct {
 	Files    []string `arg:"" name:"file" help:"Prompt files (txt, CSV, JSON Lines, each also gzipped); - is standard input."`
 	Batch    string   `help:"Name of the batch (default: the file's name)." placeholder:"NAME"`
-	Format   string   `enum:"auto,txt,csv,jsonl" default:"auto" help:"Form of the files: auto, txt, csv or jsonl."`
-	Kind     string   `enum:"views,mesh" default:"mesh" help:"What lines without a kind ask for: views or mesh."`
-	Quality  string   `enum:",draft,standard,high" default:"" help:"Quality of lines without one: draft, standard or high."`
+	Format   string   `enum:"auto,txt,csv,jsonl" default:"auto" help:"Form of the files: auto, txt, csv or jsonl (default: auto)." placeholder:"FORMAT"`
+	Kind     string   `enum:"views,mesh" default:"mesh" help:"What lines without a kind ask for: views or mesh (default: mesh)." placeholder:"KIND"`
+	Quality  string   `enum:",draft,standard,high" default:"" help:"Quality of lines without one: draft, standard or high." placeholder:"QUALITY"`
 	Model    string   `help:"Model of lines without one." placeholder:"NAME"`
-	Formats  []string `help:"Mesh formats of lines without any: glb, obj, stl."`
-	Negative string   `help:"Negative prompt of lines without one."`
+	Formats  []string `help:"Mesh formats of lines without any: glb, obj, stl." placeholder:"LIST"`
+	Negative string   `help:"What lines without a negative prompt avoid." placeholder:"TEXT"`
 	Private  bool     `help:"Keep the results out of the gallery."`
 	SeedFrom *int64   `name:"seed-from" help:"Give the n-th prompt the seed N+n." placeholder:"N"`
 	Dedupe   bool     `help:"Leave out prompts that occurred before in the file."`
@@ -35,16 +34,15 @@ type ingestCmd struct {
 	Force    bool     `help:"Make a new batch even if the same file was sent before."`
 	Rejects  string   `help:"Write the rejected lines with their reasons to FILE (JSON Lines)." type:"path" placeholder:"FILE"`
 	Wait     bool     `help:"Wait until the batches have ended; exit code 1 if a prompt failed."`
-	JSON     bool     `name:"json" help:"Print the reports as JSON."`
+	JSON     bool     `name:"json" help:"Print JSON."`
 }
 
 // Help is the long help.
 func (*ingestCmd) Help() string {
-	return "Queues every prompt of the files. A text file has a prompt a line (with flags as in chat; # begins a comment), " +
+	return "A text file has a prompt a line (with flags as in chat; # begins a comment), " +
 		"a CSV file a header with the column prompt and any of negative, seed, kind, quality, formats, model, tag; " +
 		"JSON Lines have objects with the same names. The same file is the same batch, so an interrupted command can be run again. " +
-		"Exit code 1 also tells that a file holds no usable prompt, or could not be read to its end.\n\n" +
-		"Example: dream ingest chairs.csv --quality draft --wait"
+		"Exit code 1 also tells that a file holds no usable prompt, or could not be read to its end."
 }
 
 // cliRequester is who asks on the command line: the user of this machine.
@@ -273,13 +271,6 @@ func watchBatch(a *app, q queue.Batches, id string, quiet bool) (queue.Batch, er
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }
 
 // chatIngester takes prompt files that people send in chat.

@@ -18,16 +18,11 @@ type initCmd struct {
 	Force bool     `help:"Replace the file if it is there."`
 }
 
-// Help shows examples.
+// Help is the long help.
 func (*initCmd) Help() string {
 	return `Writes a configuration file that shows every setting with its meaning and its default. On a terminal it
 asks for the few that most set-ups need; elsewhere it asks nothing. Tokens are better kept in files of their
-own, which the _file settings name, or in the environment.
-
-Examples:
-  dream init
-  dream init /etc/dreamcad/dream.yaml --set queue.url=redis://queue:6379 --set 'storage.url=s3://dreams?endpoint=http://s3:7070'
-  dream --config dream.yaml up`
+own, which the _file settings name, or in the environment.`
 }
 
 // questions are asked on a terminal, in this order.

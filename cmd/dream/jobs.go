@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"dreamcad/inference/models"
 	"dreamcad/queue"
 	"dreamcad/storage"
 )
@@ -27,7 +27,8 @@ type jobArgs struct {
 	JSON bool     `name:"json" help:"Print JSON."`
 }
 
-// each resolves every name and calls f; all are tried, errors are joined.
+// each resolves every name and calls f; all are tried. Of several names each failure is
+// told where it happens.
 func (j *jobArgs) each(a *app, f func(ctx context.Context, q queue.Queue, id string) (string, error)) error {
 	return withQueue(a, func(q queue.Queue) error {
 		type line struct {
@@ -36,27 +37,41 @@ func (j *jobArgs) each(a *app, f func(ctx context.Context, q queue.Queue, id str
 			Error  string `json:"error,omitempty"`
 		}
 		var lines []line
-		var errs []error
+		var failed error
+		failures := 0
 		for _, name := range j.Jobs {
-			id, err := q.Resolve(a.ctx, name)
+			id, err := resolve(a, q, name)
 			answer := ""
 			if err == nil {
 				answer, err = f(a.ctx, q, id)
 			}
 			l := line{Job: id, Answer: answer}
 			if err != nil {
-				l.Job, l.Error = name, queue.SentenceOf(err)
-				errs = append(errs, fmt.Errorf("job %s: %w", name, err))
+				l = line{Job: name, Error: queue.SentenceOf(err)}
+				failed, failures = err, failures+1
+				if len(j.Jobs) > 1 {
+					fmt.Fprintf(a.stderr, "dream: %s: %s\n", name, sentence(err))
+				}
 			} else if !j.JSON {
 				fmt.Fprintf(a.stdout, "%s  %s\n", id, answer)
 			}
 			lines = append(lines, l)
 		}
 		if j.JSON {
-			errs = append(errs, printJSON(a.stdout, lines))
+			if err := printJSON(a.stdout, lines); err != nil {
+				return err
+			}
 		}
-		return errors.Join(errs...)
+		if failures > 0 && len(j.Jobs) > 1 {
+			return fmt.Errorf("%d of %d jobs could not be changed", failures, len(j.Jobs))
+		}
+		return failed
 	})
+}
+
+// resolve finds the job that a person names, in either case of letters.
+func resolve(a *app, q queue.Queue, name string) (string, error) {
+	return q.Resolve(a.ctx, strings.ToUpper(name))
 }
 
 // limitFlag bounds a list.
@@ -133,7 +148,7 @@ type jobsShowCmd struct {
 // Run prints a job with its place in the order.
 func (c *jobsShowCmd) Run(a *app) error {
 	return withQueue(a, func(q queue.Queue) error {
-		id, err := q.Resolve(a.ctx, c.Job)
+		id, err := resolve(a, q, c.Job)
 		if err != nil {
 			return err
 		}
@@ -202,7 +217,7 @@ func printJob(a *app, j *queue.Job, p *queue.Place) error {
 		}
 		row("position", "%s", s)
 	}
-	row("attempts", "%d (%d failed, %d crashed), %.0f GPU-seconds", j.Attempt, j.Failures, j.Crashes, j.Used)
+	row("attempts", "%d (%d failed, %d crashed), %.0f s of a device", j.Attempt, j.Failures, j.Crashes, j.Used)
 	if g := j.Progress; g != nil {
 		row("progress", "%s %d/%d %s", g.Stage, g.Step, g.Total, g.Message)
 	}
@@ -217,7 +232,7 @@ func printJob(a *app, j *queue.Job, p *queue.Place) error {
 	}
 	if r := j.Result; r != nil {
 		for _, f := range r.Files {
-			row("file", "%s (%s, %d bytes)", f.Name, f.Role, f.Bytes)
+			row("file", "%s (%s, %s)", f.Name, f.Role, models.Size(f.Bytes))
 		}
 	}
 	if err := w.Flush(); err != nil || j.Failure == nil || j.Failure.Log == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"dreamcad/ops/logfile"
 )
@@ -13,9 +14,7 @@ type logsCmd struct {
 // Help says where it looks.
 func (*logsCmd) Help() string {
 	return `Looks into log.file, its older files and those of other processes with the same setting, and into the
-files and folders of log.places (logs of other machines, on a shared disk). Lines come in the order of their times.
-
-Example: dream logs 7K3QXN`
+files and folders of log.places (logs of other machines, on a shared disk). Lines come in the order of their times.`
 }
 
 // Run prints the lines about a job.
@@ -30,7 +29,7 @@ func (c *logsCmd) Run(a *app) error {
 	if len(c.Job) < 6 {
 		return usagef("%q is too short; give 6 or more characters of the job id", c.Job)
 	}
-	n, err := logfile.Job(a.stdout, places, c.Job)
+	n, err := logfile.Job(a.stdout, places, strings.ToUpper(c.Job))
 	if err == nil && n == 0 {
 		err = fmt.Errorf("no line about the job %q", c.Job)
 	}

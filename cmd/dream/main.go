@@ -35,14 +35,13 @@ type cli struct {
 	Up         upCmd         `cmd:"" group:"Start" help:"Run everything in one program: queue, storage, worker and web console."`
 	Views      viewsCmd      `cmd:"" group:"Make" help:"Make four consistent views of a prompt."`
 	Mesh       meshCmd       `cmd:"" group:"Make" help:"Make a textured mesh of a prompt."`
-	Bot        botCmd        `cmd:"" group:"Service" help:"Serve Discord, Slack and the web console; check their set-up."`
-	Worker     workerCmd     `cmd:"" group:"Service" help:"Make jobs of the queue on one device."`
-	Storage    storageCmd    `cmd:"" group:"Operate" help:"Check, clean and measure the storage of results."`
-	Models     modelsCmd     `cmd:"" group:"Set up" help:"Pull, list, check, convert and remove models."`
 	Ingest     ingestCmd     `cmd:"" group:"Batch" help:"Queue every prompt of files."`
 	Batch      batchCmd      `cmd:"" group:"Batch" help:"List, watch, pause, cancel, retry batches; write their results."`
+	Bot        botCmd        `cmd:"" group:"Service" help:"Serve Discord, Slack and the web console; check their set-up."`
+	Worker     workerCmd     `cmd:"" group:"Service" help:"Make jobs of the queue on one device."`
 	Jobs       jobsCmd       `cmd:"" group:"Operate" help:"List, show, cancel, retry, requeue, unpublish jobs."`
 	Queue      queueCmd      `cmd:"" group:"Operate" help:"Show, pause, resume, drain the queue; dead and quarantined jobs."`
+	Storage    storageCmd    `cmd:"" group:"Operate" help:"Check, clean and measure the storage of results."`
 	Doctor     doctorCmd     `cmd:"" group:"Operate" help:"Check this machine and its set-up."`
 	Logs       logsCmd       `cmd:"" group:"Operate" help:"Print the log lines about a job."`
 	Monitor    monitorCmd    `cmd:"" group:"Operate" help:"Show the sensors of the service, live and over time."`
@@ -50,6 +49,7 @@ type cli struct {
 	Bench      benchCmd      `cmd:"" group:"Operate" help:"Measure quality and speed."`
 	Init       initCmd       `cmd:"" group:"Set up" help:"Write a configuration file that shows every setting."`
 	ConfigCmd  configCmd     `cmd:"" name:"config" group:"Set up" help:"Check or show the effective configuration."`
+	Models     modelsCmd     `cmd:"" group:"Set up" help:"Pull, list, check, convert and remove models."`
 	Version    versionCmd    `cmd:"" group:"Set up" help:"Print version, build and device support."`
 	Completion completionCmd `cmd:"" group:"Set up" help:"Print a shell completion script (bash, zsh or fish)."`
 }
@@ -82,14 +82,25 @@ func main() {
 // run is main with its streams as arguments and its exit code as result.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var c cli
-	parser, err := kong.New(&c,
+	parser, err := newParser(&c, stdout, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "dream:", err)
+		return exitFailed
+	}
+	return parseAndRun(&c, parser, args, stdin, stdout, stderr)
+}
+
+// newParser makes what reads the command line into c.
+func newParser(c *cli, stdout, stderr io.Writer) (*kong.Kong, error) {
+	parser, err := kong.New(c,
 		kong.Name("dream"),
 		kong.Description("Text to four consistent views to a textured 3D mesh, in chat, in a browser or here.\n\n"+
 			"Examples:\n"+
 			"  dream up                                   web console on http://localhost:7860\n"+
 			"  dream views \"a ceramic coffee mug\"         four PNG views in a folder\n"+
 			"  dream mesh \"a ceramic coffee mug\" -o mug   OBJ, GLB and a turntable\n\n"+
-			"Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."),
+			"Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. "+
+			"With --json, times are UTC, durations seconds and sizes bytes."),
 		kong.Writers(stdout, stderr),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
@@ -97,10 +108,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Exit(func(code int) { panic(exitCode(code)) }),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "dream:", err)
-		return exitFailed
+		return nil, err
 	}
-	return parseAndRun(&c, parser, args, stdin, stdout, stderr)
+	addExamples(parser.Model.Node, "")
+	return parser, nil
 }
 
 // exitCode carries kong's wish to exit (after --help) out of the parser.
@@ -121,7 +132,7 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "dream: %v (see dream --help)\n", err)
+		fmt.Fprintf(stderr, "dream: %v (see %s --help)\n", err, commandOf(err))
 		return exitUsage
 	}
 	config, err := loadConfig(c.Config, os.Environ())
@@ -155,6 +166,17 @@ func parseAndRun(c *cli, parser *kong.Kong, args []string, stdin io.Reader, stdo
 	return report(stderr, ctx, err)
 }
 
+// commandOf is the command that a mistake on the command line belongs to.
+func commandOf(err error) string {
+	var e *kong.ParseError
+	if errors.As(err, &e) && e.Context != nil {
+		if c := e.Context.Selected(); c != nil {
+			return c.FullPath()
+		}
+	}
+	return "dream"
+}
+
 // report prints a failed command's one sentence and chooses the exit code.
 func report(stderr io.Writer, ctx context.Context, err error) int {
 	var usage usageError
@@ -167,11 +189,18 @@ func report(stderr io.Writer, ctx context.Context, err error) int {
 	case errors.As(err, &usage):
 		fmt.Fprintln(stderr, "dream:", err)
 		return exitUsage
-	case queue.CodeOf(err) == queue.CodeNotFound || queue.CodeOf(err) == queue.CodeConflict || queue.CodeOf(err) == queue.CodeAmbiguous:
-		fmt.Fprintln(stderr, "dream:", queue.SentenceOf(err))
-		return exitFailed
 	default:
-		fmt.Fprintln(stderr, "dream:", withHolders(err))
+		fmt.Fprintln(stderr, "dream:", sentence(err))
 		return exitFailed
 	}
+}
+
+// sentence is what an operator reads of an error: all of it, unless it is one that the
+// queue has words for.
+func sentence(err error) string {
+	switch queue.CodeOf(err) {
+	case queue.CodeNotFound, queue.CodeConflict, queue.CodeAmbiguous:
+		return queue.SentenceOf(err)
+	}
+	return withHolders(err).Error()
 }

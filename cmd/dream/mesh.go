@@ -30,15 +30,11 @@ type meshCmd struct {
 	engineFlags
 }
 
-// Help shows examples.
+// Help is the long help.
 func (c *meshCmd) Help() string {
 	return `Writes the four views, the mesh (model.glb; model.obj with model.mtl and texture.png),
 turntable.gif, preview.png and the manifest result.json.
-Meshes of the model mvdream-sd21 are experimental.
-
-Examples:
-  dream mesh a ceramic coffee mug
-  dream mesh "a red chair" -o chair --seed 7 --formats glb,stl`
+Meshes of the model mvdream-sd21 are experimental.`
 }
 
 // Run makes four views and a mesh of them.
@@ -91,7 +87,7 @@ func (c *meshCmd) Run(a *app) error {
 			bar.show(work.Progress())
 		}
 	}
-	bar.close()
+	bar.done()
 	for _, f := range work.Take() {
 		if err := out.write(f); err != nil {
 			return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func (a *app) modelStore() *models.Store {
 }
 
 type modelsListCmd struct {
-	JSON bool `name:"json" help:"Print as JSON."`
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 // Run prints a line a model.
@@ -70,7 +69,7 @@ func (c *modelsListCmd) Run(a *app) error {
 		rows = append(rows, r)
 	}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(rows)
+		return printJSON(a.stdout, rows)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSIZE\tLICENCE\tWHERE\tWHAT")
@@ -99,13 +98,9 @@ type modelsPullCmd struct {
 	Quiet    bool   `short:"q" help:"No progress."`
 }
 
-// Help shows examples.
+// Help is the long help.
 func (c *modelsPullCmd) Help() string {
-	return `The token for files that need one comes from the environment, HF_TOKEN.
-
-Examples:
-  dream models pull mvdream-sd21
-  dream models pull mvdream-sd21 --from ~/Downloads/sd-v2.1-base-4view.pt`
+	return `The token for files that need one comes from the environment, HF_TOKEN.`
 }
 
 // Run downloads, checks and installs.
@@ -137,7 +132,7 @@ func (c *modelsPullCmd) Run(a *app) error {
 
 type modelsVerifyCmd struct {
 	Name  string `arg:"" help:"Model."`
-	JSON  bool   `name:"json" help:"Print as JSON."`
+	JSON  bool   `name:"json" help:"Print JSON."`
 	Quiet bool   `short:"q" help:"No progress."`
 }
 
@@ -158,7 +153,7 @@ type modelsSelftestCmd struct {
 	Name   string `arg:"" help:"Model."`
 	Device string `help:"auto, cpu or cuda:N (default: worker.device)." placeholder:"DEVICE"`
 	Steps  int    `help:"Denoising steps of the sampling run." default:"4"`
-	JSON   bool   `name:"json" help:"Print as JSON."`
+	JSON   bool   `name:"json" help:"Print JSON."`
 	Quiet  bool   `short:"q" help:"No progress."`
 }
 
@@ -221,7 +216,7 @@ func printFindings(w io.Writer, asJSON bool, name string, findings []models.Find
 		return err
 	}
 	if asJSON {
-		err = json.NewEncoder(w).Encode(findings)
+		err = printJSON(w, findings)
 	} else {
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		for _, f := range findings {

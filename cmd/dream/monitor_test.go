@@ -15,7 +15,6 @@ import (
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/ops/gpu"
 	"dreamcad/ops/gpu/gputest"
-	"dreamcad/ops/monitor"
 	"dreamcad/queue"
 )
 
@@ -57,7 +56,12 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 
 	worker := start()
 	await(t, "seen", time.Minute, there)
-	var fleet []monitor.Live
+	var fleet []struct {
+		Cards []gpu.Sample
+		Local struct {
+			Servers map[string]struct{ Latency float64 } // seconds
+		}
+	}
 	await(t, "both told", time.Minute, func() bool {
 		fleet = nil
 		if err := json.Unmarshal([]byte(see("--json")), &fleet); err != nil {
@@ -67,6 +71,9 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	})
 	if len(fleet[1].Cards) != 1 || fleet[1].Cards[0].Temperature != gpu.Of(71) {
 		t.Errorf("%+v", fleet)
+	}
+	if d := fleet[1].Local.Servers["queue"].Latency; d <= 0 || d > 60 {
+		t.Errorf("the queue answered in %v s", d)
 	}
 	if text := see("--once"); !strings.Contains(text, "71 °C (margin unknown)") || !strings.Contains(text, "200/unknown W") {
 		t.Errorf("dream monitor shows\n%s", text)

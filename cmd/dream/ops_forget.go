@@ -18,15 +18,11 @@ type opsForgetCmd struct {
 	Name string `arg:"" help:"The worker as dream monitor shows it, or the chat platform (discord, slack)."`
 }
 
-// Help shows examples.
+// Help is the long help.
 func (*opsForgetCmd) Help() string {
 	return `A worker that was removed without being stopped in order is missed until ops.worker_gone has passed; forgetting
 it ends its alert at once. Of a chat platform whose token was taken away, what its bot has not read and not sent is
-dropped. Both begin anew when they come back.
-
-Examples:
-  dream ops forget gpu-host-3/cuda
-  dream ops forget slack`
+dropped. Both begin anew when they come back.`
 }
 
 // Run forgets a worker or a consumer of the outbox that is not at work.

@@ -18,16 +18,10 @@ type opsSilenceCmd struct {
 	Remove opsSilenceRemoveCmd `cmd:"" help:"End a silence."`
 }
 
-// Help shows examples.
+// Help is the long help.
 func (*opsSilenceCmd) Help() string {
 	return `A silence matches alerts by CODE or CODE/KEY, as messages and dream ops rules show them; * stands for
-any text. Silenced alerts go to the log only. What still holds when the silence ends is told then.
-
-Examples:
-  dream ops silence add gpu_warm --for 2h --reason "the air conditioning is being repaired"
-  dream ops silence add 'gpu_*/host7/*' --for 30m --reason "new fans"
-  dream ops silence list
-  dream ops silence remove gpu_warm`
+any text. Silenced alerts go to the log only. What still holds when the silence ends is told then.`
 }
 
 type opsSilenceListCmd struct {
@@ -42,7 +36,7 @@ func (c *opsSilenceListCmd) Run(a *app) error {
 			return err
 		}
 		if c.JSON {
-			return printJSON(a.stdout, append([]queue.Silence{}, list...))
+			return printJSON(a.stdout, orEmpty(list))
 		}
 		if len(list) == 0 {
 			_, err := fmt.Fprintln(a.stdout, "Nothing is silenced.")
@@ -61,7 +55,7 @@ func (c *opsSilenceListCmd) Run(a *app) error {
 type opsSilenceAddCmd struct {
 	Alert  string        `arg:"" help:"CODE or CODE/KEY; * stands for any text."`
 	For    time.Duration `help:"How long, at most 30 days." default:"1h"`
-	Reason string        `help:"Why; others see it in the list." required:""`
+	Reason string        `help:"Why; others see it in the list." placeholder:"TEXT" required:""`
 }
 
 // Run begins a silence.

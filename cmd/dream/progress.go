@@ -55,7 +55,7 @@ func (p *progress) show(stage string, step, total int) {
 		return
 	}
 	if stage != p.stage {
-		p.end()
+		p.fill() // the next stage says that this one is done
 		p.stage = stage
 		p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-10s", stage))), mpb.AppendDecorators(decor.CountersNoUnit("%d/%d"), decor.Elapsed(decor.ET_STYLE_GO, decor.WCSyncSpace)))
 	}
@@ -63,17 +63,32 @@ func (p *progress) show(stage string, step, total int) {
 	p.bar.SetCurrent(int64(step))
 }
 
-func (p *progress) end() {
-	if p.bar != nil {
-		p.bar.SetTotal(-1, true)
-		p.bar = nil
+// fill ends the bar of a stage that is done.
+func (p *progress) fill() {
+	if p.bar == nil {
+		return
 	}
+	if p.bar.Current() == 0 { // it told no steps
+		p.bar.SetCurrent(1)
+	}
+	p.bar.SetTotal(-1, true)
+	p.bar = nil
 }
 
-// close leaves the last state on the screen. Closing twice is harmless.
+// done is close after everything went well.
+func (p *progress) done() {
+	p.fill()
+	p.close()
+}
+
+// close leaves the last state on the screen, and a bar that was interrupted where it
+// stood. Closing twice is harmless.
 func (p *progress) close() {
 	if p.bars != nil {
-		p.end()
+		if p.bar != nil {
+			p.bar.Abort(false) // does nothing to a full one
+			p.bar = nil
+		}
 		p.bars.Wait()
 		p.bars = nil
 		p.w = io.Discard

@@ -91,9 +91,9 @@ func printStats(a *app, s *queue.Stats) error {
 
 // scopeFlags say what a switch is about; none means the whole queue.
 type scopeFlags struct {
-	Class string `help:"Only this class: interactive or bulk." xor:"scope"`
-	User  string `help:"Only this user (platform:id)." xor:"scope"`
-	Batch string `help:"Only this batch." xor:"scope"`
+	Class string `help:"Only this class: interactive or bulk." placeholder:"CLASS" xor:"scope"`
+	User  string `help:"Only this user's (platform:id)." placeholder:"USER" xor:"scope"`
+	Batch string `help:"Only this batch's." placeholder:"ID" xor:"scope"`
 }
 
 // Validate is called when the command line was read.
@@ -118,7 +118,7 @@ func (f *scopeFlags) scope() (queue.Scope, string) {
 
 type queuePauseCmd struct {
 	scopeFlags
-	Why  string `help:"Reason, shown to operators." default:"dream queue pause"`
+	Why  string `help:"Reason, shown to operators." placeholder:"TEXT" default:"dream queue pause"`
 	JSON bool   `name:"json" help:"Print all switches as JSON."`
 }
 
@@ -235,7 +235,7 @@ func (c *queueQuarantineCmd) Run(a *app) error {
 	return withQueue(a, func(q queue.Queue) error {
 		var ids []string
 		for _, name := range c.Release {
-			id, err := q.Resolve(a.ctx, name)
+			id, err := resolve(a, q, name)
 			if err != nil {
 				return err
 			}

@@ -28,6 +28,11 @@ func (o *output) report(man *storage.Manifest, consistency []float64) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n![views](views.png)\n\n", markdown(man.Prompt))
+	for _, f := range o.files {
+		if f.Role == storage.RolePreview || f.Role == storage.RoleTurntable {
+			fmt.Fprintf(&b, "![%s](%s)\n\n", f.Role, f.Name)
+		}
+	}
 	if man.Negative != "" {
 		fmt.Fprintf(&b, "Avoiding: %s\n\n", markdown(man.Negative))
 	}

@@ -19,9 +19,7 @@ type upCmd struct {
 
 // Help is shown below the usage.
 func (*upCmd) Help() string {
-	return "Everything in one program: queue, storage, one worker and the web console. " +
-		"An interrupt lets running work reach a good place and ends; started again, it goes on.\n\n" +
-		"Example: dream up --listen 127.0.0.1:8080 --data ./dreams"
+	return "An interrupt lets running work reach a good place and ends; started again, it goes on."
 }
 
 // Run starts queue, storage, worker and console and ends at the first interrupt.

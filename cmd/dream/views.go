@@ -27,13 +27,9 @@ type viewsCmd struct {
 	engineFlags
 }
 
-// Help shows examples.
+// Help is the long help.
 func (c *viewsCmd) Help() string {
-	return `Writes view-0.png … view-3.png, the sheet views.png and the manifest result.json.
-
-Examples:
-  dream views a ceramic coffee mug
-  dream views "a red chair" -o chair --seed 7 --report`
+	return `Writes view-0.png … view-3.png, the sheet views.png and the manifest result.json.`
 }
 
 // Run makes four pictures.
@@ -77,7 +73,7 @@ func (c *viewsCmd) Run(a *app) error {
 		}
 		bar.show(job.Progress())
 	}
-	bar.close()
+	bar.done()
 	r := job.Result()
 	r.Timings["load"] = loaded
 
@@ -183,9 +179,7 @@ func (o *output) publish(a *app, man *storage.Manifest, asJSON bool) error {
 		fmt.Fprintln(a.stderr, n)
 	}
 	if asJSON {
-		e := json.NewEncoder(a.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(man)
+		return printJSON(a.stdout, man)
 	}
 	_, err := fmt.Fprintln(a.stdout, o.dir)
 	return err

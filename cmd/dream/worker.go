@@ -23,16 +23,11 @@ type workerCmd struct {
 	engineFlags
 }
 
-// Help shows examples.
+// Help is the long help.
 func (*workerCmd) Help() string {
 	return `Takes jobs from queue.url, makes them on one device and publishes results to storage.url;
 start one for each card. The first interrupt drains: work is finished or saved and given back.
-The second one ends the process at once; its jobs are taken over when their leases expire.
-
-Examples:
-  dream worker
-  dream worker --device cuda:1
-  DREAM_QUEUE_URL=redis://queue:6379 DREAM_STORAGE_URL='s3://dreams?endpoint=http://s3:7070' dream worker`
+The second one ends the process at once; its jobs are taken over when their leases expire.`
 }
 
 // Run works until the first interrupt.
