@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -83,7 +82,7 @@ func (c *benchJobsCmd) Run(a *app) error {
 			pick(func(f jobsFigures) float64 { return f.Loaded }), pick(func(f jobsFigures) float64 { return f.Service })})
 	}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(rows)
+		return printJSON(a.stdout, rows)
 	}
 	fmt.Fprintf(a.stdout, "model %s on %s, %d jobs\n", m.Bundle.Name, pipeline.Device(), c.Jobs)
 	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"reflect"
@@ -25,7 +24,7 @@ func (*configCheckCmd) Run(a *app) error {
 }
 
 type configShowCmd struct {
-	JSON bool `help:"Print as JSON."`
+	JSON bool `help:"Print JSON."`
 }
 
 // Run prints path, value and source of each setting.
@@ -40,7 +39,7 @@ func (c *configShowCmd) Run(a *app) error {
 		rows = append(rows, row{path, logfile.Clean(fmt.Sprint(v.Interface())), a.config.source[path]})
 	})
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(rows)
+		return printJSON(a.stdout, rows)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "SETTING\tVALUE\tSOURCE")

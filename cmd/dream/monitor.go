@@ -53,7 +53,7 @@ func (c *monitorCmd) Run(a *app) error {
 			if err != nil {
 				return err
 			}
-			return printLive(a.stdout, fleet)
+			return printJSON(a.stdout, fleet)
 		}
 		return c.show(a, func(ctx context.Context) ([]monitor.Live, error) {
 			fleet, _, err := monitor.Fleet(ctx, q)
@@ -72,8 +72,9 @@ func (c *monitorCmd) local(a *app) error {
 		cards = nil
 		fmt.Fprintf(a.stderr, "No GPU is shown: %v.\n", err)
 	}
+	began := time.Now().UTC()
 	look := func(ctx context.Context) ([]monitor.Live, error) {
-		l := monitor.Live{Name: hostName(), Role: "local", Host: hostName(), Version: version(), At: time.Now().UTC(), Local: local.Read(ctx)}
+		l := monitor.Live{Name: hostName(), Role: "local", Host: hostName(), Version: version(), Started: began, At: time.Now().UTC(), Local: local.Read(ctx)}
 		if cards != nil {
 			l.Cards = cards.Read()
 		}
@@ -81,35 +82,9 @@ func (c *monitorCmd) local(a *app) error {
 	}
 	if c.JSON {
 		l, _ := look(a.ctx)
-		return printLive(a.stdout, l)
+		return printJSON(a.stdout, l)
 	}
 	return c.show(a, look, nil)
-}
-
-// printLive prints processes as JSON; times are seconds.
-func printLive(out io.Writer, fleet []monitor.Live) error {
-	type reply struct {
-		host.Reply
-		Latency float64 `json:"latency"`
-	}
-	type sample struct {
-		host.Sample
-		Servers map[string]reply `json:"servers,omitempty"`
-	}
-	type live struct {
-		monitor.Live
-		Started time.Time `json:"started,omitzero"` // zero where no process was asked
-		Local   sample    `json:"local"`
-	}
-	views := make([]live, len(fleet))
-	for i, l := range fleet {
-		servers := map[string]reply{}
-		for name, r := range l.Local.Servers {
-			servers[name] = reply{r, r.Latency.Seconds()}
-		}
-		views[i] = live{l, l.Started, sample{l.Local, servers}}
-	}
-	return printJSON(out, views)
 }
 
 // show prints the picture, again and again on a terminal.

@@ -59,7 +59,9 @@ func TestLostWorkerAndMonitor(t *testing.T) {
 	var fleet []struct {
 		Cards []gpu.Sample
 		Local struct {
-			Servers map[string]struct{ Latency float64 } // seconds
+			Servers map[string]struct {
+				Latency float64 `json:"latency_seconds"`
+			}
 		}
 	}
 	await(t, "both told", time.Minute, func() bool {

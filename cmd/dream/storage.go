@@ -2,15 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"dreamcad/inference/models"
 	"dreamcad/queue"
 	"dreamcad/storage"
 	"dreamcad/storage/dir"
@@ -129,7 +127,7 @@ func (c *storageCheckCmd) Run(a *app) error {
 		return fmt.Errorf("check the storage: %w", err)
 	}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(map[string]any{"storage": f.Backend, "conditional_create": f.Conditional, "links": f.Links, "free_bytes": f.FreeBytes})
+		return printJSON(a.stdout, map[string]any{"storage": f.Backend, "conditional_create": f.Conditional, "links": f.Links, "free_bytes": f.FreeBytes})
 	}
 	fmt.Fprintln(a.stdout, f.Backend)
 	fmt.Fprintln(a.stdout, "  write, read, delete  yes")
@@ -143,7 +141,7 @@ func (c *storageCheckCmd) Run(a *app) error {
 	say("conditional create", f.Conditional, "only the queue keeps results from being published twice")
 	say("public links", f.Links, "files are served through the web console")
 	if f.FreeBytes >= 0 {
-		fmt.Fprintf(a.stdout, "  %-21s%s\n", "free", humanize.IBytes(uint64(f.FreeBytes)))
+		fmt.Fprintf(a.stdout, "  %-21s%s\n", "free", models.Size(f.FreeBytes))
 	}
 	return nil
 }
@@ -171,14 +169,14 @@ func (c *storageGCCmd) Run(a *app) error {
 		return fmt.Errorf("sweep the storage: %w", err)
 	}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(rep)
+		return printJSON(a.stdout, rep)
 	}
 	verb := "deleted"
 	if c.DryRun {
 		verb = "would delete"
 	}
 	fmt.Fprintf(a.stdout, "%s %d expired results, %d files that no result names and %d unfinished uploads: %s\nkept %d results, %s\n",
-		verb, rep.Expired, rep.Loose, rep.Uploads, humanize.IBytes(uint64(rep.Bytes)), rep.KeptResult, humanize.IBytes(uint64(rep.Kept)))
+		verb, rep.Expired, rep.Loose, rep.Uploads, models.Size(rep.Bytes), rep.KeptResult, models.Size(rep.Kept))
 	if rep.Skipped > 0 {
 		fmt.Fprintf(a.stdout, "left %d jobs alone whose manifest cannot be read\n", rep.Skipped)
 	}
@@ -200,10 +198,10 @@ func (c *storageDUCmd) Run(a *app) error {
 		return fmt.Errorf("measure the storage: %w", err)
 	}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(u)
+		return printJSON(a.stdout, u)
 	}
 	row := func(what string, n storage.Amount) {
-		fmt.Fprintf(a.stdout, "%-12s%8d objects %12s\n", what, n.Objects, humanize.IBytes(uint64(n.Bytes)))
+		fmt.Fprintf(a.stdout, "%-12s%8d objects %12s\n", what, n.Objects, models.Size(n.Bytes))
 	}
 	row("results", u.Results)
 	row("attempts", u.Attempts)

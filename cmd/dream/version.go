@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -25,7 +24,7 @@ func version() string {
 }
 
 type versionCmd struct {
-	JSON bool `help:"Print as JSON."`
+	JSON bool `help:"Print JSON."`
 }
 
 // Run prints what this binary is.
@@ -38,7 +37,7 @@ func (c *versionCmd) Run(a *app) error {
 		CUDA    bool   `json:"cuda"`
 	}{version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, builtWithCUDA}
 	if c.JSON {
-		return json.NewEncoder(a.stdout).Encode(v)
+		return printJSON(a.stdout, v)
 	}
 	device := "CPU only"
 	if v.CUDA {
