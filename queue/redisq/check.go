@@ -232,6 +232,10 @@ func (a *audit) jobs(keys []string) error {
 	return nil
 }
 
+// setBack is said of what looks the same, and does no harm, when the server's
+// clock went back between a line's first job and a later one.
+const setBack = " (unless the server's clock was set back meanwhile)"
+
 func (a *audit) lines(keys []string) error {
 	for _, k := range keys {
 		f := strings.SplitN(strings.TrimPrefix(k, a.q.key("l", "")), ":", 3)
@@ -263,7 +267,7 @@ func (a *audit) lines(keys []string) error {
 				a.say("a line of %s in %s %s is out of order at number %v", f[2], f[0], f[1], s.seq)
 			}
 			if bound.Err() != nil || bound.Val() > s.since {
-				a.say("a job of %s in %s %s waits since %v, its line since %v", f[2], f[0], f[1], s.since, bound.Val())
+				a.say("a job of %s in %s %s waits since %v, its line since %v%s", f[2], f[0], f[1], s.since, bound.Val(), setBack)
 			}
 			last = s.seq
 		}
