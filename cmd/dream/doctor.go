@@ -15,6 +15,7 @@ import (
 	"dreamcad/inference/device/cpu"
 	"dreamcad/inference/device/cuda"
 	"dreamcad/ops/doctor"
+	"dreamcad/queue"
 )
 
 type doctorCmd struct {
@@ -43,8 +44,13 @@ func (c *doctorCmd) Run(a *app) error {
 			d.Listen = append(d.Listen, l)
 		}
 	}
-	q, err := openQueue(a.ctx, a)
-	if err != nil {
+	// What is not there yet is not made by looking: it would be the looker's, perhaps root's.
+	queueFile, storeFolder := a.localQueue(), a.localStore()
+	var q queue.Queue
+	var err error
+	if absent(queueFile) {
+		d.QueueAbsent = queueFile
+	} else if q, err = openQueue(a.ctx, a); err != nil {
 		d.QueueError = err
 	} else {
 		defer q.Close()
@@ -55,7 +61,9 @@ func (c *doctorCmd) Run(a *app) error {
 			d.QueueClock = s.Time
 		}
 	}
-	if d.Store, err = openStore(a); err != nil {
+	if absent(storeFolder) {
+		d.StoreAbsent = storeFolder
+	} else if d.Store, err = openStore(a); err != nil {
 		d.Store, d.StoreError = nil, err
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, time.Minute)
@@ -100,14 +108,20 @@ func writeDoctorReport(path string, rs []doctor.Result) error {
 func (a *app) doctorFolders() []doctor.Directory {
 	const gb = 1e9
 	c := a.config
-	data := doctor.Directory{Path: c.Data, Holds: "the queue and work in progress", Needs: 5 * gb}
+	data := doctor.Directory{Path: c.Data, Holds: "work in progress", Needs: 5 * gb}
+	if c.Queue.URL == "" {
+		data.Holds = "queue and " + data.Holds
+	}
 	if c.Storage.URL == "" {
-		data.Holds, data.Needs = "queue, results and work in progress", 20*gb
+		data.Holds, data.Needs = "results, "+data.Holds, 20*gb
 	}
 	// The published weights are 5.2 GB, and half of that again when converted.
 	out := []doctor.Directory{data, {Path: a.modelStore().Dir, Holds: "models", Needs: 8 * gb}}
-	if path, ok := strings.CutPrefix(c.Storage.URL, "file://"); ok {
-		out = append(out, doctor.Directory{Path: filepath.FromSlash(path), Holds: "results", Needs: 20 * gb})
+	if path := a.localQueue(); path != "" && c.Queue.URL != "" {
+		out = append(out, doctor.Directory{Path: filepath.Dir(path), Holds: "the queue", Needs: 1 * gb})
+	}
+	if path := a.localStore(); path != "" && c.Storage.URL != "" {
+		out = append(out, doctor.Directory{Path: path, Holds: "results", Needs: 20 * gb})
 	}
 	if c.Log.File != "" {
 		out = append(out, doctor.Directory{Path: filepath.Dir(c.Log.File), Holds: "logs", Needs: 0.2 * gb})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"dreamcad/bots/discord/discordtest"
 	"dreamcad/ops/doctor"
 	"dreamcad/ops/gpu/gputest"
@@ -83,6 +85,69 @@ func TestDoctorFindsFaults(t *testing.T) {
 	} {
 		if r, ok := found[title]; !ok || r.Verdict != want {
 			t.Errorf("%s: %+v, want %s", title, r, want)
+		}
+	}
+}
+
+// What keeps a Redis from being used is named, and what the server lets be known
+// of its durability is judged.
+func TestDoctorAsksRedis(t *testing.T) {
+	say := func(set func(c *redis.Client) error, args ...string) map[string]doctor.Result {
+		t.Helper()
+		server := queuetest.StartRedis(t, args...)
+		if err := set(server.Client()); err != nil {
+			t.Fatal(err)
+		}
+		found, _ := runDoctor(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_WEB_LISTEN=127.0.0.1:0", "DREAM_QUEUE_URL=redis://" + server.Addr}, "", "--quick")
+		return found
+	}
+	set := func(name, value string) func(*redis.Client) error {
+		return func(c *redis.Client) error { return c.ConfigSet(t.Context(), name, value).Err() }
+	}
+	for want, found := range map[string]map[string]doctor.Result{
+		"wants a password, which queue.url does not name": say(set("requirepass", "hunter2hunter2")),
+		"is a replica and takes no writes":                say(func(c *redis.Client) error { return c.SlaveOf(t.Context(), "127.0.0.1", "1").Err() }),
+		"command not allowed when used memory":            say(set("maxmemory", "1kb")),
+	} {
+		if r := found["Queue"]; r.Verdict != doctor.Fail || !strings.Contains(r.Text, want) || strings.Contains(r.Text, "does not answer") || strings.Contains(r.Text, "..") {
+			t.Errorf("%s: %+v", want, r)
+		}
+	}
+	good := say(set("appendfsync", "always"), "--appendonly", "yes", "--maxmemory-policy", "noeviction")
+	mute := say(func(*redis.Client) error { return nil }, "--appendonly", "no", "--maxmemory-policy", "allkeys-lru", "--rename-command", "CONFIG", "")
+	for title, want := range map[string]doctor.Verdict{"appendonly": doctor.Pass, "appendfsync": doctor.Pass, "maxmemory-policy": doctor.Pass} {
+		if r := good["Queue: "+title]; r.Verdict != want {
+			t.Errorf("%s: %+v", title, r)
+		}
+	}
+	for title, want := range map[string]doctor.Verdict{"no append-only file": doctor.Warn, "appendfsync": doctor.Unknown, "Redis may evict jobs": doctor.Warn} {
+		if r := mute["Queue: "+title]; r.Verdict != want {
+			t.Errorf("without CONFIG: %s: %+v", title, r)
+		}
+	}
+}
+
+// Looking makes nothing: what root looked at would be root's. Mending says what
+// it made, and the second time there is nothing to make.
+func TestDoctorMakesNothing(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	env := []string{"DREAM_DATA=" + data, "DREAM_WEB_LISTEN=7860", "DREAM_WEB_TOKEN=hunter2hunter2"}
+	found, _ := runDoctor(t, env, "", "--quick")
+	for title, want := range map[string]string{"Queue": data + "/queue.db is made at first use", "Storage": data + "/results is made at first use"} {
+		if r := found[title]; r.Verdict != doctor.Unknown || !strings.Contains(r.Text, want) {
+			t.Errorf("%s: %+v", title, r)
+		}
+	}
+	if _, err := os.Stat(data); !os.IsNotExist(err) {
+		t.Errorf("the doctor made the data folder: %v", err)
+	}
+	if r := found["web.listen 7860"]; r.Verdict != doctor.Fail || !strings.Contains(r.Do, "HOST:PORT") {
+		t.Errorf("%+v", r)
+	}
+	title := "Folder " + data + " (results, queue and work in progress)"
+	for i, want := range []string{"It was missing and has been made, for ", "It can be written."} {
+		if found, _ := runDoctor(t, env, "", "--quick", "--fix"); !strings.HasPrefix(found[title].Text, want) {
+			t.Errorf("mending, time %d: %+v", i+1, found[title])
 		}
 	}
 }

@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -41,7 +45,7 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 		}
 		q, err := redisq.Open(ctx, cfg, o)
 		if queue.CodeOf(err) == queue.CodeUnavailable {
-			return nil, fmt.Errorf("the Redis at %s does not answer (is it running, is queue.url right?): %w", strings.Join(o.Addrs, ", "), err)
+			return nil, fmt.Errorf("the Redis at %s %s: %w", strings.Join(o.Addrs, ", "), redisq.Refusal(err), err)
 		}
 		if err != nil {
 			return nil, err
@@ -50,6 +54,34 @@ func openQueue(ctx context.Context, a *app) (queue.Queue, error) {
 	default:
 		return nil, usagef("queue.url begins with %q; possible are sqlite, redis, rediss and their +sentinel and +cluster forms", scheme)
 	}
+}
+
+// localQueue is the file of an embedded queue; empty: it is on a server.
+func (a *app) localQueue() string {
+	if a.config.Queue.URL == "" {
+		return filepath.Join(a.config.Data, "queue.db")
+	}
+	if path, err := sqliteq.Path(a.config.Queue.URL); err == nil {
+		return filepath.FromSlash(path)
+	}
+	return ""
+}
+
+// localStore is the folder of an embedded storage; empty: it is on a server.
+func (a *app) localStore() string {
+	if a.config.Storage.URL == "" {
+		return filepath.Join(a.config.Data, "results")
+	}
+	if u, err := url.Parse(a.config.Storage.URL); err == nil && u.Scheme == "file" {
+		return filepath.FromSlash(u.Path)
+	}
+	return ""
+}
+
+// absent tells whether nothing is at path; an empty path is not asked for.
+func absent(path string) bool {
+	_, err := os.Stat(path)
+	return path != "" && errors.Is(err, fs.ErrNotExist)
 }
 
 // linkKeys are the secrets that sign download links: the configured ones, else

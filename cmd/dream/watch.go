@@ -185,13 +185,10 @@ func hostName() string {
 // directories are those in use, one of each file system.
 func directories(a *app) []string {
 	dirs := []string{a.config.Data}
-	for _, x := range []struct{ url, scheme string }{{a.config.Queue.URL, "sqlite://"}, {a.config.Storage.URL, "file://"}} {
-		if path, ok := strings.CutPrefix(x.url, x.scheme); ok {
-			path, _, _ = strings.Cut(path, "?")
-			dirs = append(dirs, path)
-		}
+	if path := a.localQueue(); path != "" {
+		dirs = append(dirs, filepath.Dir(path))
 	}
-	dirs = append(dirs, a.config.Models.Dir, os.TempDir())
+	dirs = append(dirs, a.localStore(), a.config.Models.Dir, os.TempDir())
 	if a.config.Log.File != "" {
 		dirs = append(dirs, filepath.Dir(a.config.Log.File))
 	}

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"dreamcad/inference/device"
@@ -44,10 +45,12 @@ type Deps struct {
 	Cards       []Device
 	CardsError  error // why Cards is empty
 
-	Queue      queue.Checker
-	QueueError error // why Queue is nil
-	Store      storage.Store
-	StoreError error // why Store is nil
+	Queue       queue.Checker
+	QueueError  error  // why Queue is nil
+	QueueAbsent string // or: the file that will be it
+	Store       storage.Store
+	StoreError  error  // why Store is nil
+	StoreAbsent string // or: the folder that will be it
 	// QueueClock asks the queue's server for its time; nil: it has no clock of its own.
 	QueueClock func(context.Context) (time.Time, error)
 
@@ -99,7 +102,18 @@ func Run(ctx context.Context, d Deps) []Result {
 	for _, l := range d.Listen {
 		out = append(out, listen(ctx, l))
 	}
-	return append(out, limits(ctx)...)
+	out = append(out, limits(ctx)...)
+	for i := range out {
+		out[i].Text = oneLine(out[i].Text)
+	}
+	return out
+}
+
+// oneLine mends texts that end in what another program said, which may have lines
+// and a full stop of its own.
+func oneLine(s string) string {
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return strings.TrimSuffix(strings.ReplaceAll(s+" ", ".. ", ". "), " ")
 }
 
 // Worst is the verdict that decides the exit code; unknown counts as a pass.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -91,7 +92,7 @@ func directory(ctx context.Context, d *Directory, fix bool) []Result {
 	made := ""
 	if _, err := os.Stat(d.Path); os.IsNotExist(err) && fix {
 		if os.MkdirAll(d.Path, 0o700) == nil {
-			made = "It was missing and has been made. "
+			made = "It was missing and has been made, for " + whom() + " alone. "
 		}
 	}
 	at := d.Path
@@ -117,6 +118,15 @@ func directory(ctx context.Context, d *Directory, fix bool) []Result {
 	}
 	local := host.Sensors{Directories: []string{at}}
 	return []Result{w, disk(d, local.Read(ctx).Disks[at])}
+}
+
+// whom is the user that this process runs as.
+func whom() string {
+	u, err := user.Current()
+	if err != nil {
+		return "this user"
+	}
+	return u.Username
 }
 
 // existing is the nearest folder above path that is there.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"dreamcad/queue"
@@ -21,10 +23,17 @@ const askLimit = 30 * time.Second
 func queueChecks(ctx context.Context, d *Deps) []Result {
 	const title = "Queue"
 	if d.Queue == nil {
+		if d.QueueAbsent != "" {
+			return []Result{{Code: "queue", Title: title, Verdict: Unknown, Text: fmt.Sprintf("There is none yet: %s is made at first use.", d.QueueAbsent)}}
+		}
 		if d.QueueError == nil {
 			return []Result{{Code: "queue", Title: title, Verdict: Unknown, Text: "It was not looked at."}}
 		}
-		return []Result{{Code: "queue", Title: title, Verdict: Fail, Text: fmt.Sprintf("It cannot be used: %v.", d.QueueError), Do: "Check queue.url and that the server runs."}}
+		do := "Check queue.url and that the server runs."
+		if queue.CodeOf(d.QueueError) == queue.CodeFull {
+			do = "Raise the server's maxmemory or make room on its disk; a Redis of its own is best."
+		}
+		return []Result{{Code: "queue", Title: title, Verdict: Fail, Text: fmt.Sprintf("It cannot be used: %v.", d.QueueError), Do: do}}
 	}
 	limited, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
@@ -46,6 +55,9 @@ func store(ctx context.Context, d *Deps) Result {
 	r := Result{Code: "storage", Title: "Storage", Verdict: Pass}
 	if d.Store == nil {
 		r.Verdict, r.Text = Unknown, "It was not looked at."
+		if d.StoreAbsent != "" {
+			r.Text = fmt.Sprintf("There is none yet: %s is made at first use.", d.StoreAbsent)
+		}
 		if d.StoreError != nil {
 			r.Verdict, r.Text, r.Do = Fail, fmt.Sprintf("It cannot be used: %v.", d.StoreError), "Check storage.url."
 		}
@@ -159,7 +171,16 @@ func listen(ctx context.Context, l Listen) Result {
 		return r
 	}
 	r.Verdict, r.Text = Fail, fmt.Sprintf("It cannot be used: %v.", err)
-	r.Do = fmt.Sprintf("End the program that holds it (ss -ltnp shows which), or set another %s.", l.Setting)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		r.Do = fmt.Sprintf("End the program that holds it (ss -ltnp shows which), or set another %s.", l.Setting)
+	case errors.Is(err, syscall.EACCES):
+		r.Do = fmt.Sprintf("Ports below 1024 need rights (AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit): set another %s, behind a proxy perhaps.", l.Setting)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		r.Do = fmt.Sprintf("This machine does not have that address (ip address shows which): set another %s.", l.Setting)
+	default:
+		r.Do = fmt.Sprintf("Write %s as HOST:PORT, 127.0.0.1:7860 for example.", l.Setting)
+	}
 	return r
 }
 

@@ -40,7 +40,7 @@ func (q *Queue) Check(ctx context.Context) []queue.Finding {
 	if info["aof_last_write_status"] == "err" || info["rdb_last_bgsave_status"] == "err" {
 		add("disk", "Redis cannot write its data", queue.Critical, "The last write of the append-only file or the snapshot failed: check the space and the owner of Redis's data folder.")
 	}
-	out = append(out, q.config(ctx)...)
+	out = append(out, q.config(ctx, info)...)
 	if n, _ := strconv.Atoi(info["connected_slaves"]); n < q.o.WaitReplicas {
 		add("replicas", "too few replicas", queue.Critical, fmt.Sprintf("wait_replicas is %d, but %d replicas are connected: every submit will be refused.", q.o.WaitReplicas, n))
 	}
@@ -51,11 +51,15 @@ func (q *Queue) Check(ctx context.Context) []queue.Finding {
 func (q *Queue) Time(ctx context.Context) (time.Time, error) { return q.c.Time(ctx).Result() }
 
 // config judges the settings that decide about lost jobs. Managed servers may
-// forbid CONFIG: then the finding says so.
-func (q *Queue) config(ctx context.Context) []queue.Finding {
+// forbid CONFIG; INFO knows two of them, and the finding says what is not known.
+func (q *Queue) config(ctx context.Context, info map[string]string) []queue.Finding {
+	told := map[string]string{"appendonly": map[string]string{"0": "no", "1": "yes"}[info["aof_enabled"]], "maxmemory-policy": info["maxmemory_policy"]}
 	get := func(name string) (string, bool) {
 		v, err := q.c.ConfigGet(ctx, name).Result()
-		return v[name], err == nil && v[name] != ""
+		if err != nil || v[name] == "" {
+			return told[name], told[name] != ""
+		}
+		return v[name], true
 	}
 	var out []queue.Finding
 	for _, c := range []struct{ name, want, title, bad string }{

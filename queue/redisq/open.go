@@ -376,6 +376,29 @@ func wrap(doing string, err error) error {
 	return queue.Unavailable(doing, err)
 }
 
+// Refusal tells people why a Redis could not be used, as the end of a sentence
+// that begins with its address.
+func Refusal(err error) string {
+	var said redis.Error
+	if !errors.As(err, &said) {
+		return "does not answer (is it running, is queue.url right?)"
+	}
+	switch word, _, _ := strings.Cut(said.Error(), " "); word {
+	case "NOAUTH":
+		return "wants a password, which queue.url does not name"
+	case "WRONGPASS":
+		return "refuses the user or the password of queue.url"
+	case "NOPERM":
+		return "forbids the user of queue.url what the queue needs"
+	case "READONLY":
+		return "is a replica and takes no writes (queue.url has to name the primary, or to use the Sentinel form)"
+	case "LOADING":
+		return "is still reading its data from disk"
+	default:
+		return "answers with an error"
+	}
+}
+
 // durable waits for the replicas that Options ask for, after a write.
 func (q *Queue) durable(ctx context.Context, doing string) error {
 	if q.o.WaitReplicas == 0 {

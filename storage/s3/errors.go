@@ -52,7 +52,7 @@ func kindOf(err error) error {
 		return storage.ErrExists
 	case "QuotaExceeded", "XMinioStorageFull", "EntityTooLargeForQuota", "InsufficientStorage":
 		return storage.ErrFull
-	case minio.AccessDenied, "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "InvalidToken":
+	case minio.AccessDenied, "InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "ExpiredToken", "InvalidToken":
 		return storage.ErrForbidden
 	case "IncompleteBody", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch":
 		return storage.ErrUnavailable // damaged on the way

@@ -407,21 +407,38 @@ func (s *Store) Check(ctx context.Context) (storage.Features, error) {
 	return feat, err
 }
 
+// list looks at the first object of the bucket.
+func (s *Store) list(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for o := range s.client.ListObjects(ctx, s.cfg.Bucket, minio.ListObjectsOptions{MaxKeys: 1}) {
+		return o.Err
+	}
+	return nil
+}
+
 // bucket makes sure that the bucket is there.
 func (s *Store) bucket(ctx context.Context) error {
 	ok, err := s.client.BucketExists(ctx, s.cfg.Bucket)
-	if err != nil {
+	if err == nil && ok {
+		return nil
+	}
+	if err == nil || errors.Is(s.fail(ctx, "", "", err), storage.ErrForbidden) {
+		// Servers answer so to strangers too, and this question without a word: a list says why.
+		err = s.list(ctx)
+	}
+	if err != nil && minio.ToErrorResponse(err).Code != minio.NoSuchBucket {
 		err = s.fail(ctx, "look up bucket", "", err)
 		if errors.Is(err, storage.ErrForbidden) {
 			return fmt.Errorf("these credentials may not use the bucket %q at %s: %w", s.cfg.Bucket, s.cfg.Endpoint, err)
 		}
 		return fmt.Errorf("the bucket %q at %s cannot be reached: %w", s.cfg.Bucket, s.cfg.Endpoint, err)
 	}
-	if ok {
+	if err == nil {
 		return nil
 	}
 	if !s.cfg.Create {
-		return fmt.Errorf("there is no bucket %q at %s; make it, or add create=true to the storage URL: %w", s.cfg.Bucket, s.cfg.Endpoint, storage.ErrNotFound)
+		return fmt.Errorf("there is no bucket %q at %s; make it, or add create=true to the storage URL", s.cfg.Bucket, s.cfg.Endpoint)
 	}
 	err = s.client.MakeBucket(ctx, s.cfg.Bucket, minio.MakeBucketOptions{Region: s.cfg.Region})
 	if code := minio.ToErrorResponse(err).Code; err != nil && code != minio.BucketAlreadyOwnedByYou && code != minio.BucketAlreadyExists {

@@ -54,6 +54,11 @@ func TestBucketSentences(t *testing.T) {
 	if _, err := open(t, cfg).Check(t.Context()); err != nil {
 		t.Errorf("making the bucket: %v", err)
 	}
+	stranger := cfg
+	stranger.AccessKey = "nobody" // to a stranger the server says that there is no bucket
+	if _, err := open(t, stranger).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "may not use the bucket") {
+		t.Errorf("unknown key: %v", err)
+	}
 	cfg.SecretKey = "wrong"
 	if _, err := open(t, cfg).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "may not use the bucket") {
 		t.Errorf("wrong secret: %v", err)
