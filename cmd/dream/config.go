@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -262,24 +263,32 @@ func loadConfig(path string, environ []string) (*loadedConfig, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read configuration: %w", err)
 		}
-		if err := yaml.UnmarshalWithOptions(text, &c.settings, yaml.Strict()); err != nil {
-			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
-		}
 		var tree map[string]any
 		if err := yaml.Unmarshal(text, &tree); err != nil {
 			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
 		}
-		mark("file "+path, func(key string) bool {
-			room, name, deep := strings.Cut(key, ".")
-			value, there := tree[room]
-			if inner, ok := value.(map[string]any); ok && deep {
-				value, there = inner[name]
+		if err := yaml.UnmarshalWithOptions(text, &c.settings, yaml.Strict()); err != nil {
+			written := func(key string) (string, bool) {
+				value, there := inTree(tree, key)
+				s, isText := value.(string)
+				return s, there && isText
 			}
-			return there && value != nil
+			if wrong := wrongValues(written, func(key string) string { return key }); wrong != nil {
+				return nil, fmt.Errorf("read configuration %q: %w", path, wrong)
+			}
+			return nil, fmt.Errorf("read configuration %q: %s", path, yaml.FormatError(err, false, true))
+		}
+		mark("file "+path, func(key string) bool {
+			_, there := inTree(tree, key)
+			return there
 		})
 	}
 	variables := env.ToMap(environ)
 	if err := env.ParseWithOptions(&c.settings, env.Options{Prefix: "DREAM_", Environment: variables}); err != nil {
+		written := func(key string) (string, bool) { return variables[variable(key)], variables[variable(key)] != "" }
+		if wrong := wrongValues(written, variable); wrong != nil {
+			return nil, wrong
+		}
 		return nil, fmt.Errorf("read configuration from the environment: %w", err)
 	}
 	mark("environment", func(key string) bool { return variables[variable(key)] != "" })
@@ -355,10 +364,10 @@ func (c *loadedConfig) check() error {
 	if c.Storage.MinFree < 0 {
 		errs = append(errs, fmt.Errorf("storage.min_free %d is negative", c.Storage.MinFree))
 	}
-	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		errs = append(errs, fmt.Errorf("log.level %q is not debug, info, warn or error", c.Log.Level))
 	}
-	if !oneOf(c.Log.Format, "auto", "text", "json") {
+	if !slices.Contains([]string{"auto", "text", "json"}, c.Log.Format) {
 		errs = append(errs, fmt.Errorf("log.format %q is not auto, text or json", c.Log.Format))
 	}
 	if !isLoopback(c.Web.Listen) && c.Web.Token == "" {
@@ -369,15 +378,6 @@ func (c *loadedConfig) check() error {
 	}
 	errs = append(errs, c.Ops.check())
 	return errors.Join(errs...)
-}
-
-func oneOf(s string, choices ...string) bool {
-	for _, c := range choices {
-		if s == c {
-			return true
-		}
-	}
-	return false
 }
 
 // dataFile is a path below the data folder, whose parent is created.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"reflect"
 	"text/tabwriter"
 
@@ -17,8 +18,12 @@ type configCmd struct {
 
 type configCheckCmd struct{}
 
-// Run only reports: a wrong configuration has ended the program before.
+// Run looks for slips in the names of variables; what else is wrong has ended the program
+// before.
 func (*configCheckCmd) Run(a *app) error {
+	if err := unknownVariables(os.Environ()); err != nil {
+		return usageError{err}
+	}
 	_, err := fmt.Fprintln(a.stdout, "The configuration is valid.")
 	return err
 }
