@@ -3,6 +3,7 @@ package bots
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"dreamcad/bots/parse"
@@ -25,7 +26,8 @@ func Language(locale string) Lang {
 	return "en"
 }
 
-// Say forms the text with that key.
+// Say forms the text with that key. {job|jobs} in a text is the first where the number
+// before it is 1, and the second elsewhere.
 func (l Lang) Say(key string, args ...any) string {
 	text, ok := catalogues[string(l)][key]
 	if !ok {
@@ -36,7 +38,29 @@ func (l Lang) Say(key string, args ...any) string {
 	if len(args) == 0 {
 		return text
 	}
-	return fmt.Sprintf(text, args...)
+	return fmt.Sprintf(inflect(text, args), args...)
+}
+
+var (
+	verbs   = regexp.MustCompile(`%(\[\d\])?[-+# 0]*\d*[a-zA-Z]`)
+	numbers = regexp.MustCompile(`\{([^{|}]*)\|([^{|}]*)\}`) // singular and plural
+)
+
+// inflect chooses between singular and plural by the argument whose verb comes last before.
+func inflect(text string, args []any) string {
+	var b strings.Builder
+	done := 0
+	for _, at := range numbers.FindAllStringSubmatchIndex(text, -1) {
+		b.WriteString(text[done:at[0]])
+		n := len(verbs.FindAllString(text[:at[0]], -1))
+		if n > 0 && n <= len(args) && fmt.Sprint(args[n-1]) == "1" {
+			b.WriteString(text[at[2]:at[3]])
+		} else {
+			b.WriteString(text[at[4]:at[5]])
+		}
+		done = at[1]
+	}
+	return b.String() + text[done:]
 }
 
 // complain words an error for the person who asked: a complaint about what was

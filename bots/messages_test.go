@@ -10,8 +10,6 @@ import (
 	"dreamcad/bots/parse"
 )
 
-var verbRE = regexp.MustCompile(`%(\[\d\])?[-+# 0]*\d*[a-zA-Z]`)
-
 // Every translation has all keys of the English catalogue and of package parse
 // and no others, with the same verbs in the same order.
 func TestCatalogues(t *testing.T) {
@@ -37,7 +35,7 @@ func TestCatalogues(t *testing.T) {
 				t.Errorf("%s: key %q is not in the English catalogue", lang, key)
 				continue
 			}
-			if got, want := strings.Join(verbRE.FindAllString(text, -1), " "), strings.Join(verbRE.FindAllString(source, -1), " "); got != want {
+			if got, want := strings.Join(verbs.FindAllString(text, -1), " "), strings.Join(verbs.FindAllString(source, -1), " "); got != want {
 				t.Errorf("%s: %q has verbs %q, English has %q", lang, key, got, want)
 			}
 		}
@@ -66,6 +64,21 @@ func TestKeys(t *testing.T) {
 	}
 	if n < 40 {
 		t.Fatalf("only %d keys found: the pattern no longer fits", n)
+	}
+}
+
+func TestNumbers(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 waiting, 2 running, 1 worker.":       Lang("en").Say("queue", 0, 2, 1),
+		"1 waiting, 1 running, 2 workers.":      Lang("en").Say("queue", 1, 1, 2),
+		"1 wartet, 0 laufen, 1 Rechner.":        Lang("de").Say("queue", 1, 0, 1),
+		"1 en espera, 1 en marcha, 1 equipo.":   Lang("es").Say("queue", 1, 1, 1),
+		"1 of your jobs is waiting or running.": Lang("en").Say("quota.live", 1),
+		"The daily limit of {a|b} is 1 job.":    Lang("en").Say("admin.quota", "{a|b}", 1), // what people write stays
+	} {
+		if got != want {
+			t.Errorf("said %q, want %q", got, want)
+		}
 	}
 }
 

@@ -314,7 +314,7 @@ func TestForget(t *testing.T) {
 	if err := ParseButton(ButtonID(parse.ForgetMe, "yes"), &c); err != nil {
 		t.Fatal(err)
 	}
-	if r := b.s.Execute(ctx, c); r.Refused || !strings.Contains(r.Text, "1 jobs") {
+	if r := b.s.Execute(ctx, c); r.Refused || !strings.Contains(r.Text, "1 job with its files") {
 		t.Fatalf("forget: %+v", r)
 	}
 	if _, err := b.q.Job(ctx, job.ID); queue.CodeOf(err) != queue.CodeNotFound {

@@ -129,7 +129,7 @@ func TestAdminCommands(t *testing.T) {
 		{"unblock", map[string]any{"user": "42"}, func() bool {
 			m := w.answerTo(w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a cup"}))
 			over := w.answerTo(w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a jug"}))
-			return strings.Contains(m.Content, "Queued") && strings.Contains(over.Content, "1 jobs of today are used up")
+			return strings.Contains(m.Content, "Queued") && strings.Contains(over.Content, "1 job of today is used up")
 		}},
 	}
 	for _, c := range commands {

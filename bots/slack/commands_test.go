@@ -135,7 +135,7 @@ func TestAdminCommands(t *testing.T) {
 		{"quota <@U42|bob> 1", func() bool { return true }},
 		{"block <@U42|bob>", func() bool { return strings.Contains(w.said("U42", "a cup"), "cannot use this service") }},
 		{"unblock <@U42|bob>", func() bool {
-			return strings.Contains(w.said("U42", "a cup"), "Queued") && strings.Contains(w.said("U42", "a jug"), "1 jobs of today are used up")
+			return strings.Contains(w.said("U42", "a cup"), "Queued") && strings.Contains(w.said("U42", "a jug"), "1 job of today is used up")
 		}},
 	} {
 		if text := w.said("U42", "admin "+c.text); !strings.Contains(text, "Only an administrator") {
