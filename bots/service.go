@@ -1,6 +1,7 @@
 package bots
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -320,7 +321,7 @@ func (s *Service) submit(ctx context.Context, c Command, r queue.Request) (Reply
 	if err != nil {
 		return Reply{}, err
 	}
-	s.log.Info("accepted", "job", receipt.ID, "user", user, "kind", r.Kind, "new", receipt.New)
+	s.log.Info("accepted", "job", receipt.ID, "user", user, "kind", cmp.Or(r.Kind, queue.Mesh), "new", receipt.New)
 	return s.acknowledge(ctx, c, r, receipt), nil
 }
 

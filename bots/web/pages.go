@@ -15,7 +15,7 @@ var templateFiles embed.FS
 var templates = template.Must(template.ParseFS(templateFiles, "templates/*.html"))
 
 func (s *Server) consolePage(w http.ResponseWriter, r *http.Request) {
-	s.render(w, http.StatusOK, "console.html", struct{ Built bool }{s.deps.Built})
+	s.render(w, http.StatusOK, "console.html", struct{ Built, Monitor bool }{s.deps.Built, s.deps.Monitor != nil})
 }
 
 func (s *Server) jobPage(w http.ResponseWriter, r *http.Request) {

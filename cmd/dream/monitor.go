@@ -236,7 +236,7 @@ func monitorPage(q queue.State) http.Handler {
 			return
 		}
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(rw, `<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="10"><title>dreamcad: sensors</title>
+		fmt.Fprintf(rw, `<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="10"><link rel="icon" href="data:,"><title>dreamcad: sensors</title>
 <body style="font-family:sans-serif;max-width:75rem;margin:1rem auto;padding:0 1rem"><p><a href="/">Console</a> · <a href="?since=1h">hour</a> · <a href="?since=24h">day</a></p><pre>%s</pre>`, html.EscapeString(b.String()))
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			fmt.Fprint(rw, monitor.SVG(name, all[name]))

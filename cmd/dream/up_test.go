@@ -184,7 +184,7 @@ func TestKillAndGoOn(t *testing.T) {
 	}
 }
 
-// TestConsoleRefusals: bad input gets one sentence, and nothing is queued.
+// TestConsoleRefusals: bad input gets one sentence, and nothing is queued; the monitor is there.
 func TestConsoleRefusals(t *testing.T) {
 	s := startUp(t, filepath.Join(t.TempDir(), "data"))
 	for _, line := range []string{"", "   ", "/dream", "/dream   ", "/dream " + strings.Repeat("x", 10_000),
@@ -202,6 +202,12 @@ func TestConsoleRefusals(t *testing.T) {
 	if reply := s.say("/help"); reply.Error || !strings.Contains(reply.Text, "/dream") {
 		t.Errorf("/help says %q", reply.Text)
 	}
+	if page := string(s.download("/")); !strings.Contains(page, `href="/monitor"`) {
+		t.Errorf("the console leads to no monitor:\n%s", page)
+	}
+	await(t, "the monitor shows the service", time.Minute, func() bool {
+		return strings.Contains(string(s.download("/monitor")), "(up on ")
+	})
 	// The port is in use now.
 	out, err := exec.Command("dream", "up", "--listen", strings.TrimPrefix(strings.Replace(s.url, "localhost", "127.0.0.1", 1), "http://"),
 		"--data", t.TempDir()).CombinedOutput()

@@ -232,7 +232,7 @@ func (s *session) complete(m *storage.Manifest) {
 			s.end()
 			return
 		}
-		s.log.Info("job done", "kind", s.job.Kind, "seconds", time.Since(s.started).Round(time.Millisecond).Seconds())
+		s.log.Info("job done", "kind", s.job.Kind, "took", time.Since(s.started).Round(time.Millisecond))
 		if s.w.meter != nil {
 			s.w.meter.Finished(s.job.Kind, m.Timings)
 		}
@@ -329,7 +329,11 @@ func (s *session) giveBack(why queue.Reason, c *queue.Checkpoint) {
 	err := s.last("giving the job back", func(ctx context.Context) error {
 		return s.w.q.GiveBack(ctx, s.ref, queue.GiveBackOptions{Reason: why, Used: s.seconds(), Checkpoint: c})
 	})
-	s.log.Info("job given back", "why", why, "err", err)
+	if err != nil {
+		s.log.Warn("the job could not be given back", "why", why, "err", err)
+	} else {
+		s.log.Info("job given back", "why", why)
+	}
 	s.end()
 }
 
