@@ -129,7 +129,7 @@ type logSettings struct {
 	Level  string   `yaml:"level" env:"LEVEL" help:"debug, info, warn or error."`
 	Format string   `yaml:"format" env:"FORMAT" help:"text, json or auto (text on a terminal)."`
 	File   string   `yaml:"file" env:"FILE" help:"Rotating log file (10 files of 10 MB, older ones gzipped); further processes with the same setting write dream.2.log and so on. Empty: none."`
-	Places []string `yaml:"places" env:"PLACES" help:"Other log files and folders that dream logs looks into."`
+	Places []string `yaml:"places" env:"PLACES" help:"Other log files and folders (their *.log and *.log.gz) that dream logs looks into."`
 	// HidePrompts keeps what people asked for out of the log.
 	HidePrompts bool `yaml:"hide_prompts" env:"HIDE_PROMPTS" help:"Keep prompts out of the log."`
 }

@@ -3,6 +3,7 @@ package logfile
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,13 +81,69 @@ func TestRotationAndJob(t *testing.T) {
 	}
 	for _, place := range []string{path, filepath.Dir(path)} {
 		var out bytes.Buffer
-		n, err := Job(&out, []string{place, path}, "aamine")
-		if err != nil || n != 2 || strings.Index(out.String(), "first") > strings.Index(out.String(), "last") || !strings.Contains(out.String(), "last") {
-			t.Fatalf("%d lines, %v:\n%s", n, err, out.String())
+		found, err := Job(&out, []string{place, path}, "aamine")
+		if n := found.Lines; err != nil || n != 2 || found.Trouble != nil || strings.Index(out.String(), "first") > strings.Index(out.String(), "last") || !strings.Contains(out.String(), "last") {
+			t.Fatalf("%+v, %v:\n%s", found, err, out.String())
 		}
 	}
-	if n, err := Job(io.Discard, []string{filepath.Join(t.TempDir(), "none", "dream.log")}, "aamine"); n != 0 || err != nil {
-		t.Errorf("a log that is not there: %d lines, %v", n, err)
+	none := filepath.Join(t.TempDir(), "none", "dream.log")
+	if found, err := Job(io.Discard, []string{none}, "aamine"); found.Lines != 0 || err != nil || !slices.Equal(found.Missing, []string{none}) {
+		t.Errorf("a log that is not there: %+v, %v", found, err)
+	}
+}
+
+// Lines come from every folder in the order of time, from what is left of a
+// damaged file, and from those that name the job otherwise than as their own.
+func TestJobFromManyPlaces(t *testing.T) {
+	const id, other = "01M8DJF1M3CTPJ88S04K0GGVF8", "01M8DJF1M3CTPJ88S04KXGGVF8"
+	root := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	record := func(second int, rest string) string {
+		return fmt.Sprintf(`{"time":"2026-01-01T00:00:%02dZ",%s}`+"\n", second, rest)
+	}
+	zip := func(text string) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write([]byte(text))
+		_ = z.Close()
+		return b.String()
+	}
+	whole := zip(record(1, `"n":1,"job":"`+id+`"`) + strings.Repeat(record(0, `"x":"`+rand.Text()+`"`), 10) + record(9, `"n":9,"job":"`+id+`"`))
+	write("a/dream-2026-01-01T00-00-01.000.log.gz", whole[:len(whole)-4]) // its checksum is cut off
+	write("b/empty.log.gz", "")
+	write("b/host7/dream.log", record(3, `"n":3,"msg":"an outcome could not be sent yet","event":"`+id+`:7"`)+
+		record(4, `"n":4,"job":"`+other+`"`)+record(5, `"n":5,"prompt":"VF8"`)+strings.TrimSpace(record(6, `"n":6,"job":"`+id+`"`)))
+	write("b/host7/notes.txt", record(7, `"n":7,"job":"`+id+`"`))
+	if err := os.Symlink(filepath.Join(root, "b"), filepath.Join(root, "c")); err != nil {
+		t.Fatal(err)
+	}
+	single := write("d.log", record(2, `"n":2,"code":"no_progress","key":"`+id+`"`)+`{"time":"2026-01-01T00:00:08Z","job":"`+id)
+	var out bytes.Buffer
+	found, err := Job(&out, []string{single, root + "/a", root + "/b", root + "/c"}, strings.ToLower(id[18:]))
+	var ns []int
+	for l := range strings.Lines(out.String()) {
+		var x struct{ N int }
+		if err := json.Unmarshal([]byte(l), &x); err != nil {
+			t.Errorf("%v: %q", err, l)
+		}
+		ns = append(ns, x.N)
+	}
+	if err != nil || !slices.Equal(ns, []int{1, 2, 3, 6, 9}) || found.Lines != 5 || found.Files != 4 || len(found.Trouble) != 2 {
+		t.Errorf("%+v, %v: %v", found, err, ns)
+	}
+	out.Reset()
+	if found, err := Job(&out, []string{root}, "GGVF8"); err != nil || out.Len() > 0 || !slices.Equal(found.Jobs, []string{id, other}) {
+		t.Errorf("an ending of two jobs: %+v, %v, %s", found, err, &out)
 	}
 }
 
