@@ -53,7 +53,8 @@ type Outbound struct {
 
 	mu      sync.Mutex
 	waiting [priorities][]*op
-	latest  map[string]*op // by key, those not yet begun
+	latest  map[string]*op  // by key, those not yet begun
+	under   map[string]bool // keys of those under way
 	buckets map[string]*bucket
 	tidied  int // buckets that were left by the last tidy
 	flying  int
@@ -82,7 +83,7 @@ type bucket struct {
 func NewOutbound(p Pacer, parallel int) *Outbound {
 	return &Outbound{
 		pacer: p, parallel: parallel,
-		latest: map[string]*op{}, buckets: map[string]*bucket{},
+		latest: map[string]*op{}, under: map[string]bool{}, buckets: map[string]*bucket{},
 		wake: make(chan struct{}, 1), limited: func() {},
 	}
 }
@@ -122,7 +123,8 @@ func Ask[T any](ctx context.Context, o *Outbound, p Priority, buckets []string, 
 }
 
 // Latest performs do in its turn, not before the given time, unless a newer one
-// with the same key replaces it first. done may be nil.
+// with the same key replaces it first. It begins when the one before it with that
+// key has ended, so the newest is the last. done may be nil.
 func (o *Outbound) Latest(key string, p Priority, buckets []string, notBefore time.Time, do func(context.Context) error, done func(error)) {
 	o.mu.Lock()
 	if old := o.latest[key]; old != nil {
@@ -130,12 +132,12 @@ func (o *Outbound) Latest(key string, p Priority, buckets []string, notBefore ti
 		if notBefore.Before(old.notBefore) {
 			old.notBefore = notBefore
 		}
-		o.mu.Unlock()
-		o.poke()
-		return
+	} else {
+		w := &op{key: key, priority: p, buckets: buckets, notBefore: notBefore, do: do, done: done}
+		o.waiting[p], o.latest[key] = append(o.waiting[p], w), w
 	}
 	o.mu.Unlock()
-	o.add(&op{key: key, priority: p, buckets: buckets, notBefore: notBefore, do: do, done: done})
+	o.poke()
 }
 
 // Drop forgets what waits under a key.
@@ -171,9 +173,6 @@ func (o *Outbound) Waiting() int {
 func (o *Outbound) add(w *op) {
 	o.mu.Lock()
 	o.waiting[w.priority] = append(o.waiting[w.priority], w)
-	if w.key != "" {
-		o.latest[w.key] = w
-	}
 	o.mu.Unlock()
 	o.poke()
 }
@@ -211,6 +210,7 @@ func (o *Outbound) perform(ctx context.Context, w *op) {
 	err := w.do(ctx)
 	o.mu.Lock()
 	o.flying--
+	delete(o.under, w.key)
 	limited, ok := errors.AsType[*bots.ChatError](err)
 	again := ok && limited.Trouble == bots.TroubleLimited && ctx.Err() == nil
 	if again {
@@ -255,6 +255,9 @@ func (o *Outbound) take(now time.Time) (*op, time.Duration) {
 			break
 		}
 		for i, w := range o.waiting[p] {
+			if o.under[w.key] {
+				continue
+			}
 			if until := w.notBefore.Sub(now); until > 0 {
 				wait = min(wait, until)
 				continue
@@ -270,6 +273,7 @@ func (o *Outbound) take(now time.Time) (*op, time.Duration) {
 			o.waiting[p] = slices.Delete(o.waiting[p], i, i+1)
 			if w.key != "" {
 				delete(o.latest, w.key)
+				o.under[w.key] = true
 			}
 			o.flying++
 			return w, 0

@@ -147,6 +147,35 @@ func TestOutboundOrder(t *testing.T) {
 	})
 }
 
+// An edit that is slow and then refused for going too fast does not come after a
+// newer one of the same message.
+func TestNewestEditIsTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := NewOutbound(free{}, 8)
+		ctx, stop := context.WithCancel(context.Background())
+		var run sync.WaitGroup
+		run.Go(func() { o.Run(ctx) })
+		shown := ""
+		refusals := 1
+		o.Latest("status", Progress, []string{"a"}, time.Time{}, func(context.Context) error {
+			time.Sleep(3 * time.Second)
+			if refusals--; refusals >= 0 {
+				return &bots.ChatError{Trouble: bots.TroubleLimited, RetryAfter: time.Second, Err: errors.New("429")}
+			}
+			shown = "step 9 of 10"
+			return nil
+		}, nil)
+		time.Sleep(time.Second)
+		o.Latest("status", Progress, []string{"a"}, time.Time{}, func(context.Context) error { shown = "done"; return nil }, nil)
+		time.Sleep(time.Minute)
+		stop()
+		run.Wait()
+		if shown != "done" || o.Waiting() != 0 {
+			t.Errorf("the message shows %q, %d operations wait", shown, o.Waiting())
+		}
+	})
+}
+
 // Operations that take very long fill all places; an alert has places of its own.
 func TestAlertsPassSlowOperations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
