@@ -76,8 +76,15 @@ func TestAdoptsAnEarlierManifest(t *testing.T) {
 	if _, err := storage.Publish(t.Context(), r.store, storagetest.Manifest(j.ID, "earlier", "view-0.png")); err != nil {
 		t.Fatal(err)
 	}
-	r.run(nil)
+	r.run(func(p string) {
+		if p == "leased" { // waiting for a server is no work of the device
+			time.Sleep(500 * time.Millisecond)
+		}
+	})
 	got := r.wait(j.ID, queue.Done)
+	if got.Used > 0.01 {
+		t.Errorf("%v GPU-seconds were charged", got.Used)
+	}
 	if got.Result.Winner != "earlier" || r.dev.ledger.count(j.ID) != 0 {
 		t.Errorf("winner %q after %d steps", got.Result.Winner, r.dev.ledger.count(j.ID))
 	}

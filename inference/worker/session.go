@@ -108,8 +108,9 @@ func (s *session) end() {
 	})
 }
 
-// seconds is the device time of this attempt.
-func (s *session) seconds() float64 { return time.Duration(s.used.Load()).Seconds() }
+// seconds is the device time of this attempt; never 0, for which the queue would
+// charge the wall time.
+func (s *session) seconds() float64 { return max(time.Duration(s.used.Load()).Seconds(), 0.001) }
 
 // cause says why the session must stop, nil while it need not.
 func (s *session) cause() error {
