@@ -81,10 +81,13 @@ func TestFailures(t *testing.T) {
 // A damaged checkpoint is passed over for the one before.
 func TestDamagedCheckpoint(t *testing.T) {
 	r := newRig(t)
-	r.dev.pace, r.dev.rounds = 20*time.Millisecond, 30
+	r.dev.rounds = 30
+	asked := r.holdAt(60)
 	first := r.run(nil)
 	j := r.submit(queue.Mesh, queue.Interactive, "a castle")
 	r.until("two checkpoints", func() bool { return r.dev.ledger.count(j.ID) > 25 })
+	first.stop()
+	close(asked)
 	first.drain(t)
 	found, _ := filepath.Glob(filepath.Join(r.cfg.Dir, "*", j.ID, "ckpt-*"))
 	if len(found) != 2 {
@@ -99,7 +102,6 @@ func TestDamagedCheckpoint(t *testing.T) {
 	if err := os.WriteFile(newest, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.dev.pace = time.Millisecond
 	r.run(nil)
 	r.published(r.wait(j.ID, queue.Done))
 }

@@ -70,6 +70,19 @@ func openRig(t *testing.T, base string, qc queue.Config) *rig {
 			LeaseWait: 200 * time.Millisecond, ProgressEvery: 20 * time.Millisecond, SaveGap: 1, MinFree: 1}}
 }
 
+// holdAt lets no job get beyond a step before the channel is closed: what the test
+// does meanwhile meets a job that runs, however slow the machine is.
+func (r *rig) holdAt(step int) chan struct{} {
+	hold := make(chan struct{})
+	r.dev.hook = func(_ string, at int) error {
+		if at == step {
+			<-hold
+		}
+		return nil
+	}
+	return hold
+}
+
 // running is a worker in the background.
 type running struct {
 	w    *worker.Worker

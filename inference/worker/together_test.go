@@ -111,11 +111,14 @@ func TestViewsTogether(t *testing.T) {
 func TestALoneJobStepsAlone(t *testing.T) {
 	r := newRig(t)
 	g := r.together(4)
-	r.dev.pace, r.dev.views = 10*time.Millisecond, 100
+	r.dev.views = 250
 	there := make(chan struct{})
 	r.dev.hook = func(_ string, step int) error {
-		if step == 50 { // of the first: the second comes while it runs, however long that takes
+		switch {
+		case step == 50: // of the first: the second comes while it runs, however long that takes
 			<-there
+		case step > 50 && g.largest("") == 0: // nor is the first done before the second is ready
+			time.Sleep(100 * time.Millisecond)
 		}
 		return nil
 	}
@@ -263,7 +266,7 @@ func TestLostDevice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.dev.together, r.dev.pace, r.dev.views = 3, 50*time.Millisecond, 40 // long enough for three to meet
+			r.dev.together, r.dev.pace, r.dev.views = 3, 50*time.Millisecond, 400 // long enough for three to meet
 			fail(r, fmt.Errorf("%w: illegal address", worker.ErrDevice))
 			var jobs []queue.Job
 			for i := range 3 {

@@ -62,13 +62,7 @@ func TestMeshTellsViewsFirst(t *testing.T) {
 func TestViewsRunBetweenStepsOfAMesh(t *testing.T) {
 	r := newRig(t)
 	r.dev.pace, r.dev.rounds = 5*time.Millisecond, 100
-	asked := make(chan struct{})
-	r.dev.hook = func(_ string, step int) error {
-		if step == 20 { // of the mesh: however long asking takes, it is not done before
-			<-asked
-		}
-		return nil
-	}
+	asked := r.holdAt(20) // of the mesh
 	r.run(nil)
 	mesh := r.submit(queue.Mesh, queue.Interactive, "a castle")
 	r.until("the mesh runs", func() bool { return r.dev.ledger.count(mesh.ID) > 10 })
@@ -106,10 +100,13 @@ func TestViewsRunBetweenStepsOfAMesh(t *testing.T) {
 // Row 20: draining mid-mesh loses no work and counts no attempt.
 func TestDrainAndGoOnElsewhere(t *testing.T) {
 	r := newRig(t)
-	r.dev.pace, r.dev.rounds, r.dev.steps = 20*time.Millisecond, 20, 10
+	r.dev.rounds, r.dev.steps = 20, 10
+	asked := r.holdAt(60)
 	first := r.run(nil)
 	j := r.submit(queue.Mesh, queue.Interactive, "a castle")
 	r.until("the mesh runs", func() bool { return r.dev.ledger.count(j.ID) > 30 })
+	first.stop()
+	close(asked)
 	first.drain(t)
 	got := r.job(j.ID)
 	if got.Status != queue.Queued || got.Failures != 0 || got.Crashes != 0 {
@@ -119,7 +116,6 @@ func TestDrainAndGoOnElsewhere(t *testing.T) {
 		t.Fatalf("checkpoint pointer %+v, want one in storage", got.Check)
 	}
 	// Another host: nothing of the first one's disk is there.
-	r.dev.pace = time.Millisecond
 	r.cfg.Dir = filepath.Join(t.TempDir(), "work")
 	r.cfg.Name = "other/gpu0"
 	r.run(nil)
@@ -190,6 +186,7 @@ func TestGovernor(t *testing.T) {
 	r.gov = g
 	r.dev.pace, r.dev.rounds, r.dev.steps = 6*time.Millisecond, 1, 200
 	r.cfg.SaveEvery = time.Hour
+	told := r.holdAt(60)
 	r.run(nil)
 	j := r.submit(queue.Mesh, queue.Interactive, "a castle")
 	time.Sleep(200 * time.Millisecond)
@@ -199,6 +196,7 @@ func TestGovernor(t *testing.T) {
 	g.set(0, nil)
 	r.until("it runs", func() bool { return r.dev.ledger.count(j.ID) > 20 })
 	g.set(time.Hour, nil)
+	close(told)
 	r.until("the work is saved", func() bool { c := r.job(j.ID).Check; return c != nil && c.Step > 10 })
 	n := r.dev.ledger.count(j.ID)
 	time.Sleep(200 * time.Millisecond)
