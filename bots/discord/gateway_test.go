@@ -125,12 +125,12 @@ func TestGatewayTrouble(t *testing.T) {
 			// Interactions that arrive while it is away are replayed on resume
 			// or lost with the session; people try again.
 			var in *discordtest.Interaction
-			if !w.server.Wait(2*patience, func() bool {
+			if !w.server.Wait(6*patience, func() bool {
 				if w.server.Connected() == 0 {
 					return false
 				}
 				in = w.server.Command(w.person("42"), "dream", map[string]any{"prompt": "a mug"})
-				kind, _, _ := w.server.WaitAnswer(in, 2*time.Second)
+				kind, _, _ := w.server.WaitAnswer(in, 5*time.Second)
 				return kind == 4
 			}) {
 				t.Fatalf("the bot does not come back; log:\n%s", w.Log)

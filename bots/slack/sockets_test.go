@@ -25,11 +25,11 @@ func TestSockets(t *testing.T) {
 			w := newWorld(t)
 			w.start()
 			trouble(w.server)
-			if !w.server.Wait(2*patience, func() bool {
+			if !w.server.Wait(6*patience, func() bool {
 				if w.server.Connected() == 0 {
 					return false
 				}
-				in := w.server.WaitAck(w.server.Command("U42", w.Channel, "help"), 2*time.Second)
+				in := w.server.WaitAck(w.server.Command("U42", w.Channel, "help"), 5*time.Second)
 				return !in.Acked.IsZero()
 			}) {
 				t.Errorf("the app does not come back; log:\n%s", w.Log)
@@ -41,14 +41,16 @@ func TestSockets(t *testing.T) {
 // A redelivered envelope is one job.
 func TestRedelivery(t *testing.T) {
 	w := newWorld(t)
-	w.start()
+	stop := w.start()
 	in := w.server.Command("U42", w.Channel, "a mug")
 	w.server.WaitAck(in, patience)
 	w.server.Resend(in)
-	w.server.WaitAck(in, patience)
-	time.Sleep(200 * time.Millisecond)
-	if jobs, _ := w.Q.List(w.Ctx, queue.Filter{}); len(jobs) != 1 {
-		t.Errorf("%d jobs", len(jobs))
+	if again := w.server.WaitAck(in, patience); again.Acked.IsZero() {
+		t.Error("the redelivered envelope was not acknowledged")
+	}
+	stop() // when all that was taken is done
+	if jobs, err := w.Q.List(w.Ctx, queue.Filter{}); err != nil || len(jobs) != 1 {
+		t.Errorf("%d jobs, %v", len(jobs), err)
 	}
 }
 

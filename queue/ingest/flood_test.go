@@ -100,7 +100,7 @@ func flood(t testing.TB, n int, all bool) {
 	defer wg.Wait()
 	defer stop()
 	caps := queuetest.Caps("w")
-	caps.Wait = 20 * time.Second
+	caps.Wait = time.Minute
 	l, err := q.Lease(ctx, caps) // the flood has begun
 	if err != nil {
 		t.Fatal(err)

@@ -316,7 +316,7 @@ func TestBatchToTheEnd(t *testing.T) {
 	work := func(fail bool) (done int) {
 		seen := map[string]bool{}
 		c := queuetest.Caps("w")
-		c.Wait = 10 * time.Second
+		c.Wait = time.Minute
 		for {
 			x, err := b.q.Batch(ctx, rep.Batch)
 			if err != nil {

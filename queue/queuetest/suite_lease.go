@@ -204,7 +204,7 @@ func leaseCancelled(b *bench) {
 		}
 		if j := b.job(id); j.Status != queue.Queued {
 			// the give-back may still be under way
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(time.Minute)
 			for b.job(id).Status != queue.Queued && time.Now().Before(deadline) {
 				time.Sleep(5 * time.Millisecond)
 			}

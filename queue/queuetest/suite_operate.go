@@ -213,7 +213,7 @@ func oldestWaiting(b *bench) {
 		b.t.Helper()
 		s, err := b.q.Stats(b.ctx)
 		b.ok(err)
-		if got, ok := s.Oldest[queue.Interactive]; sec < 0 && ok || sec >= 0 && (!ok || float64(got) < sec || float64(got) > sec+5) {
+		if got, ok := s.Oldest[queue.Interactive]; sec < 0 && ok || sec >= 0 && (!ok || float64(got) < sec || float64(got) > sec+14) {
 			b.t.Fatalf("the oldest waits for %v s (%v), want %v", got, ok, sec)
 		}
 	}
