@@ -30,10 +30,15 @@ func superviseSelf(config *loadedConfig, impatient bool, stderr io.Writer) int {
 		return exitFailed
 	}
 	if end.Died {
-		quiet := *config
-		quiet.Log.File = "" // the next child's
-		if log, _, err := newLogger(&quiet, stderr, nil); err == nil {
+		log, closeLog, err := newLogger(config, stderr, nil)
+		if err != nil { // of the log's file
+			quiet := *config
+			quiet.Log.File = ""
+			log, closeLog, err = newLogger(&quiet, stderr, nil)
+		}
+		if err == nil {
 			reportDeath(&app{config: config, log: log}, worker.Death{PID: end.PID, Mark: mark, Exit: end.Exit, Log: end.Log})
+			closeLog()
 		}
 	}
 	end.Pass()

@@ -35,7 +35,7 @@ func patientQueue() queue.Config {
 }
 
 func newPoisoned(t *testing.T, backend string) *poisoned {
-	p := &poisoned{t: t, env: append(os.Environ(), "DREAM_DATA="+t.TempDir(), "DREAM_LOG_FORMAT=text", "DREAM_OPS_WEBHOOK_TOKEN=hunter22secret", "DREAM_OPS_SERVERS_EVERY=300ms")}
+	p := &poisoned{t: t, env: append(os.Environ(), "DREAM_DATA="+t.TempDir(), "DREAM_LOG_FORMAT=text", "DREAM_LOG_FILE="+filepath.Join(t.TempDir(), "dream.log"), "DREAM_OPS_WEBHOOK_TOKEN=hunter22secret", "DREAM_OPS_SERVERS_EVERY=300ms")}
 	var err error
 	if backend == "redis" {
 		url := "redis://" + queuetest.StartRedis(t).Addr
@@ -117,6 +117,11 @@ func TestDeathsAreTold(t *testing.T) {
 				t.Errorf("the supervisor ended with %v", status)
 			}
 			t.Logf("killed, told and ended in %v", took)
+			logs := exec.Command("dream", "logs", p.id)
+			logs.Env = p.env
+			if out, err := logs.CombinedOutput(); err != nil || !strings.Contains(string(out), "a job lost its worker") || !strings.Contains(string(out), `"exit":"SIGKILL"`) {
+				t.Errorf("dream logs: %v\n%s", err, out)
+			}
 			j := p.job()
 			if j.Status != queue.Queued || j.Crashes != 1 || j.Failures != 0 || len(j.CrashedBy) != 1 {
 				t.Fatalf("%s after %d crashes, %d failures: %+v", j.Status, j.Crashes, j.Failures, j.CrashedBy)
