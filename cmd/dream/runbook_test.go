@@ -130,8 +130,10 @@ func unknownCommand(words []string) string {
 		switch {
 		case next != nil:
 			at = next
-		case len(at.Children) == 0 || at.DefaultCmd != nil || strings.HasPrefix(word, "-") || word == "…" || strings.HasPrefix(word, "#") || word == ">":
-			return "" // its arguments
+		case strings.HasPrefix(word, "#") || word == ">" || word == "|" || word == "&&":
+			return ""
+		case len(at.Children) == 0 || at.DefaultCmd != nil || strings.HasPrefix(word, "-") || word == "…":
+			continue // its arguments, among which flags may stand
 		default:
 			return word
 		}
