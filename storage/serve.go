@@ -26,15 +26,15 @@ func Serve(w http.ResponseWriter, r *http.Request, s Store, key, name, etag stri
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 	h.Set("ETag", `"`+etag+`"`)
-	body := &Reader{ctx: r.Context(), store: s, key: key, size: info.Size}
+	body := &reader{ctx: r.Context(), store: s, key: key, size: info.Size}
 	defer body.Close()
 	http.ServeContent(w, r, "", info.Modified, body)
 	return nil
 }
 
-// Reader reads a stored object with seeking, opening a range when bytes are asked
+// reader reads a stored object with seeking, opening a range when bytes are asked
 // for. It is for one goroutine.
-type Reader struct {
+type reader struct {
 	ctx   context.Context
 	store Store
 	key   string
@@ -43,13 +43,8 @@ type Reader struct {
 	body  io.ReadCloser
 }
 
-// NewReader opens an object of known size.
-func NewReader(ctx context.Context, s Store, info Info) *Reader {
-	return &Reader{ctx: ctx, store: s, key: info.Key, size: info.Size}
-}
-
 // Read implements io.Reader.
-func (r *Reader) Read(p []byte) (int, error) {
+func (r *reader) Read(p []byte) (int, error) {
 	if r.off >= r.size {
 		return 0, io.EOF
 	}
@@ -69,7 +64,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 }
 
 // Seek implements io.Seeker.
-func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
 		offset += r.off
@@ -87,7 +82,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 }
 
 // Close ends a range that is being read.
-func (r *Reader) Close() error {
+func (r *reader) Close() error {
 	if r.body == nil {
 		return nil
 	}

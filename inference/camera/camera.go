@@ -108,8 +108,4 @@ func (l Lens) Ray(c Camera, u, v float64) (origin, direction [3]float64) {
 	return origin, direction
 }
 
-// Export maps the network's world to the axes of exported meshes (glTF's: y up,
-// front to +z): (x, y, z) becomes (y, z, x).
-func Export(p [3]float64) [3]float64 { return [3]float64{p[1], p[2], p[0]} }
-
 func dot(a, b [3]float64) float64 { return a[0]*b[0] + a[1]*b[1] + a[2]*b[2] }

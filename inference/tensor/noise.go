@@ -40,14 +40,3 @@ func ToLast(dst, src []float32, n, c, pixels int) {
 		}
 	}
 }
-
-// ToFirst copies src (N, H·W, C) to dst (N, C, H·W).
-func ToFirst(dst, src []float32, n, c, pixels int) {
-	for i := range n {
-		for k := range c {
-			for p := range pixels {
-				dst[(i*c+k)*pixels+p] = src[(i*pixels+p)*c+k]
-			}
-		}
-	}
-}

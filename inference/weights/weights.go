@@ -105,19 +105,6 @@ type Source interface {
 	Close() error
 }
 
-// Float32 is src.Float32(name, nil) for a tensor that must have the given
-// shape.
-func Float32(src Source, name string, shape ...int) ([]float32, error) {
-	i, ok := src.Lookup(name)
-	if !ok {
-		return nil, fmt.Errorf("read weights: tensor %q is missing", name)
-	}
-	if !slices.Equal(i.Shape, shape) {
-		return nil, fmt.Errorf("read weights: tensor %q has shape %v, not %v", name, i.Shape, shape)
-	}
-	return src.Float32(name, nil)
-}
-
 // Wanted is the shape that a tensor of a network must have.
 type Wanted struct {
 	Name  string

@@ -227,9 +227,6 @@ func (s *Server) Payload(in *Interaction) json.RawMessage {
 	return text
 }
 
-// Resend delivers an interaction again, as the gateway may.
-func (s *Server) Resend(in *Interaction) { s.gw.dispatch("INTERACTION_CREATE", in.payload) }
-
 // Answer is the state of an interaction's answer: callback type (0: none yet),
 // its data, and the message that shows it.
 func (s *Server) Answer(in *Interaction) (kind int, data json.RawMessage, original *Message) {

@@ -138,16 +138,6 @@ func (s *Server) Direct(user string) []Message {
 	return s.Messages(id)
 }
 
-// DeleteMessage deletes a message as a person would.
-func (s *Server) DeleteMessage(channel, id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m := s.channels[channel].find(id); m != nil {
-		m.Deleted = true
-	}
-	s.Touch()
-}
-
 func (c *Channel) view() map[string]any {
 	v := map[string]any{"id": c.ID, "type": 0, "name": "test", "nsfw": c.Adult}
 	switch {

@@ -168,13 +168,6 @@ func (s *Server) Requests(method, prefix string) []Request {
 	return out
 }
 
-// ForgetRequests empties the record, for long runs.
-func (s *Server) ForgetRequests() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests = nil
-}
-
 // Commands are the registered global commands.
 func (s *Server) Commands() []json.RawMessage {
 	s.mu.Lock()
