@@ -33,7 +33,7 @@ var examples = map[string][]string{
 	"jobs cancel":        {"dream jobs cancel 7K3QXN"},
 	"jobs retry":         {"dream jobs retry 7K3QXN"},
 	"jobs requeue":       {"dream jobs requeue 7K3QXN"},
-	"jobs unpublish":     {"dream jobs unpublish 7K3QXN"},
+	"jobs unpublish":     {"dream jobs unpublish 7K3QXN", "dream jobs unpublish 7K3QXN --undo"},
 	"queue stats":        {"dream queue stats", "dream queue stats --audit --json"},
 	"queue pause":        {`dream queue pause --class bulk --why "the room is warm"`, "dream queue pause"},
 	"queue resume":       {"dream queue resume --class bulk"},

@@ -301,15 +301,21 @@ func (c *jobsRequeueCmd) Run(a *app) error {
 	})
 }
 
-type jobsUnpublishCmd struct{ jobArgs }
+type jobsUnpublishCmd struct {
+	jobArgs
+	Undo bool `help:"Let the links work again."`
+}
 
-// Run revokes links.
+// Run revokes links, or lets them work again.
 func (c *jobsUnpublishCmd) Run(a *app) error {
 	store, err := openStore(a)
 	if err != nil {
 		return err
 	}
 	return c.each(a, func(ctx context.Context, _ queue.Queue, id string) (string, error) {
+		if c.Undo {
+			return "published again", storage.Republish(ctx, store, id)
+		}
 		return "unpublished", storage.Unpublish(ctx, store, id)
 	})
 }
