@@ -139,11 +139,6 @@ func (a *app) openOn(dev device.Device, name string) (*inference.Model, error) {
 	return m, nil
 }
 
-// deviceName is how manifests name a device.
-func deviceName(i device.Info) string {
-	return strings.Join(strings.Fields(fmt.Sprintf("%s %s %s", i.Kind, i.Name, i.Features)), " ")
-}
-
 // localRequest checks what was asked on the command line by the rules of the service.
 func localRequest(kind queue.Kind, prompt, negative string, seed *int64) (*queue.Request, error) {
 	for _, s := range []string{prompt, negative} {

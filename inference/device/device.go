@@ -21,6 +21,7 @@ package device
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Device runs programs. Its methods are safe for concurrent use, but runs of
@@ -86,6 +87,11 @@ type Info struct {
 	Threads  int    // worker threads of a CPU, multiprocessors of a card
 	Memory   int64  // bytes of its own memory, 0 when it shares the host's
 	UUID     string // of a card, "GPU-…" as the driver's tools show it
+}
+
+// String names the device in manifests and to people: "cpu amd64 avx512".
+func (i Info) String() string {
+	return strings.Join(strings.Fields(i.Kind+" "+i.Name+" "+i.Features), " ")
 }
 
 // Buffer is device memory that outlives programs: (N, H, W, C), dense.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"dreamcad/inference"
@@ -57,8 +56,7 @@ func (p *Pipeline) Models() []storage.ModelRef { return p.refs }
 
 // Device names the device.
 func (p *Pipeline) Device() string {
-	info := p.models[0].Device().Info()
-	return strings.TrimSpace(info.Name + " " + info.Features)
+	return p.models[0].Device().Info().String()
 }
 
 // Start begins a job or goes on from a checkpoint.
