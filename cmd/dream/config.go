@@ -93,7 +93,7 @@ type chatSettings struct {
 	TotalLive     int             `yaml:"total_live" env:"TOTAL_LIVE" help:"The same in all; 0: only the queue's own limit."`
 	Cooldown      time.Duration   `yaml:"cooldown" env:"COOLDOWN" help:"Time between two jobs of a user; 0: none."`
 	EditEvery     time.Duration   `yaml:"edit_every" env:"EDIT_EVERY" help:"Least time between two edits of a progress message; 0: 5s."`
-	Admins        []string        `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1), role:id of Discord roles."`
+	Admins        []string        `yaml:"admins" env:"ADMINS" help:"Who may use /admin: platform:id of users (discord:123, slack:U1, web:console), role:id of Discord roles."`
 	Ingest        []string        `yaml:"ingest" env:"INGEST" help:"Who may send prompt files, besides admins; same form."`
 	Qualities     []queue.Quality `yaml:"qualities" env:"QUALITIES" help:"Qualities that are offered, in rising order, of draft, standard, high; empty: draft. Workers must be able to make them."`
 	Models        []string        `yaml:"models" env:"MODELS" help:"Models that people may name; empty: any, also one that no worker has."`
@@ -393,9 +393,24 @@ func (c *loadedConfig) dataFile(elem ...string) (string, error) {
 func flatten(s settings) map[string]string {
 	out := map[string]string{}
 	walkSettings(reflect.ValueOf(s), "", func(path string, _ reflect.StructField, v reflect.Value) {
-		out[path] = fmt.Sprint(v.Interface())
+		out[path] = settingText(v)
 	})
 	return out
+}
+
+// settingText shows a value as people write it: 720h rather than 720h0m0s.
+func settingText(v reflect.Value) string {
+	d, ok := v.Interface().(time.Duration)
+	if !ok {
+		return fmt.Sprint(v.Interface())
+	}
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
 }
 
 // walkSettings calls visit for each leaf in the order of the struct.

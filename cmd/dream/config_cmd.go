@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"strings"
 	"text/tabwriter"
 
 	"dreamcad/ops/logfile"
@@ -41,7 +42,7 @@ func (c *configShowCmd) Run(a *app) error {
 	}
 	var rows []row
 	walkSettings(reflect.ValueOf(a.config.settings), "", func(path string, _ reflect.StructField, v reflect.Value) {
-		rows = append(rows, row{path, logfile.Clean(fmt.Sprint(v.Interface())), a.config.source[path]})
+		rows = append(rows, row{path, logfile.Clean(settingText(v)), a.config.source[path]})
 	})
 	if c.JSON {
 		return printJSON(a.stdout, rows)
@@ -63,7 +64,7 @@ func (*configDocsCmd) Run(a *app) error {
 		"`dream config show` prints the effective values and where each came from.\n\n"+
 		"| setting | variable | default | meaning |\n|---|---|---|---|\n")
 	walkSettings(reflect.ValueOf(documentedDefaults()), "", func(path string, f reflect.StructField, v reflect.Value) {
-		fmt.Fprintf(a.stdout, "| `%s` | `%s` | %s | %s |\n", path, variable(path), code(fmt.Sprint(v.Interface())), f.Tag.Get("help"))
+		fmt.Fprintf(a.stdout, "| `%s` | `%s` | %s | %s |\n", path, variable(path), code(settingText(v)), strings.ReplaceAll(f.Tag.Get("help"), "|", `\|`))
 	})
 	return nil
 }

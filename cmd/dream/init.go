@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -98,6 +99,9 @@ func configFile(values map[string]string) (string, error) {
 			}
 		}
 		mark, shown := "#", v.Interface()
+		if _, isTime := shown.(time.Duration); isTime {
+			shown = settingText(v)
+		}
 		if text, set := values[path]; set {
 			mark, shown = "", settingValue(v, text)
 		}

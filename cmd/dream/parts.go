@@ -98,7 +98,7 @@ func (m *maker) end(why error) {
 
 // worker makes jobs of the queue under the watch's governor; cfg names it, the rest comes from the settings.
 func (m *maker) worker(a *app, g ground, cfg worker.Config, w *watch, r prometheus.Registerer) (*worker.Worker, error) {
-	cfg.Dir, cfg.Version, cfg.MinFree = filepath.Join(a.config.Data, "work"), version(), uint64(a.config.Storage.MinFree)<<20
+	cfg.Dir, cfg.Version, cfg.MinFree = filepath.Join(a.config.Data, "work"), version(), uint64(a.config.Storage.MinFree)*1e6
 	deps := worker.Deps{Queue: g.queue, Store: g.store, Maker: m.pipeline, Governor: w.governor, Meter: metrics.NewStages(r), Log: a.log}
 	if a.child != nil {
 		cfg.Mark, deps.LastLog = a.child.Mark, a.child.LastLog

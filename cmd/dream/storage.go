@@ -25,7 +25,7 @@ func openStore(a *app) (storage.Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return dir.Open(dir.Config{Path: path, MinFree: uint64(set.MinFree) << 20})
+		return dir.Open(dir.Config{Path: path, MinFree: uint64(set.MinFree) * 1e6})
 	}
 	u, err := url.Parse(address)
 	if err != nil {
@@ -33,7 +33,7 @@ func openStore(a *app) (storage.Store, error) {
 	}
 	switch u.Scheme {
 	case "file":
-		return dir.Open(dir.Config{Path: filepath.FromSlash(u.Path), MinFree: uint64(set.MinFree) << 20})
+		return dir.Open(dir.Config{Path: filepath.FromSlash(u.Path), MinFree: uint64(set.MinFree) * 1e6})
 	case "s3":
 		cfg, err := s3.ParseURL(address)
 		if err != nil {

@@ -398,7 +398,7 @@ func (w *Worker) admits() bool {
 		free, err := w.spool.free()
 		switch {
 		case err == nil && free < w.cfg.MinFree:
-			why = fmt.Sprintf("%d MB free in %q, at least %d MB are needed", free>>20, filepath.Clean(w.spool.dir), w.cfg.MinFree>>20)
+			why = fmt.Sprintf("%d MB free in %q, at least %d MB are needed", free/1e6, filepath.Clean(w.spool.dir), w.cfg.MinFree/1e6)
 		case full && !w.spaceAgain():
 			why = "the storage is full"
 		}
