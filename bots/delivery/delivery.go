@@ -77,6 +77,20 @@ func (m *Metrics) Acked(platform string, took time.Duration) {
 	m.Acks.WithLabelValues(platform).Observe(took.Seconds())
 }
 
+// begin shows the platform's counters before anything is counted: what appears
+// with its first event looks to Prometheus as if that had not happened.
+func (m *Metrics) begin(platform string) {
+	for _, c := range []*prometheus.CounterVec{m.Waiting, m.Perhaps, m.Edits, m.Limited} {
+		c.WithLabelValues(platform)
+	}
+}
+
+// rest takes back what another process tells from now on.
+func (m *Metrics) rest(platform string) {
+	m.Due.DeleteLabelValues(platform)
+	m.Oldest.DeleteLabelValues(platform)
+}
+
 // NewMetrics registers the metrics; nil registers them nowhere.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -133,6 +147,7 @@ func New(c Config, q Queue, chat bots.Chat, pacer Pacer, r *bots.Renderer, m *Me
 		step: func(string) {},
 	}
 	d.log = log.With("platform", d.platform)
+	m.begin(d.platform)
 	d.out.limited = func() { d.metrics.Limited.WithLabelValues(d.platform).Inc() }
 	return d
 }
@@ -155,6 +170,7 @@ func (d *Delivery) Run(ctx context.Context) error {
 			parts.Go(func() { d.readAlerts(ctx) })
 		}
 		parts.Wait()
+		d.metrics.rest(d.platform)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"dreamcad/inference/device"
 	"dreamcad/ops/gpu"
+	"dreamcad/ops/host"
 	"dreamcad/ops/rules"
 )
 
@@ -39,8 +40,15 @@ func (a *app) spare(i device.Info, f engineFlags) (*spared, error) {
 		}
 		return s, nil
 	}
-	look := func(context.Context) {
-		s.governor.Observe(&rules.Snapshot{At: time.Now(), Cards: cards.Read()}, nil)
+	local := host.Sensors{Directories: directories(a)}
+	line, shown := time.Now(), a.config.Log.File != "" || !isTerminal(a.stderr) // it would tear the bars
+	look := func(ctx context.Context) {
+		seen := &rules.Snapshot{At: time.Now(), Cards: cards.Read()}
+		s.governor.Observe(seen, nil)
+		if shown && seen.At.Sub(line) >= a.config.Ops.MetricsEvery-a.config.Ops.Every/2 {
+			line, seen.Local = seen.At, local.Read(ctx)
+			logFigures(a.log, seen, local.Directories, s.governor)
+		}
 	}
 	look(ctx) // before the first step
 	s.done.Go(func() {

@@ -211,7 +211,7 @@ func (w *watch) run(ctx context.Context) error {
 			// A look is never quite on time: the nearest one counts.
 			if w.busy() && s.At.Sub(lastLine) >= w.settings.MetricsEvery-w.settings.Every/2 {
 				lastLine = s.At
-				w.line(s)
+				logFigures(w.log, s, w.local.Directories, w.governor)
 			}
 		})
 	})

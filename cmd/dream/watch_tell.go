@@ -202,14 +202,14 @@ func (w *watch) ready() string {
 	return ""
 }
 
-// line writes the figures that people know from nvidia-smi.
-func (w *watch) line(s *rules.Snapshot) {
+// logFigures writes the figures that people know from nvidia-smi.
+func logFigures(log *slog.Logger, s *rules.Snapshot, directories []string, governor *rules.Governor) {
 	memory := "unknown"
 	if m := s.Local.Memory; m.Known {
 		memory = fmt.Sprintf("%.1f/%.1f GB", float64(m.Used)/1e9, float64(m.Total)/1e9)
 	}
 	var disks []any
-	for _, dir := range w.local.Directories {
+	for _, dir := range directories {
 		used := "unknown"
 		if d := s.Local.Disks[dir]; d.Known {
 			used = fmt.Sprintf("%.0f %%", 100*d.Fraction())
@@ -217,7 +217,7 @@ func (w *watch) line(s *rules.Snapshot) {
 		disks = append(disks, slog.String(dir, used))
 	}
 	args := []any{"load", known(s.Local.Load), "memory", memory, slog.Group("disk", disks...)}
-	if share, held := w.governor.Resting(); held {
+	if share, held := governor.Resting(); held {
 		args = append(args, "held", true)
 	} else if share > 0 {
 		args = append(args, "rest", math.Round(100*share)/100)
@@ -233,7 +233,7 @@ func (w *watch) line(s *rules.Snapshot) {
 			"memory_mib", figure(c.MemoryUsed, 1<<20), "memory_total_mib", figure(c.MemoryTotal, 1<<20), "utilisation", figure(c.Utilisation, 1),
 			"clock_sm", figure(c.ClockSM, 1), "clock_memory", figure(c.ClockMemory, 1), "fan", figure(c.Fan, 1), "ecc", figure(c.ECCErrors, 1), "throttle", throttle(c)))
 	}
-	w.log.Info("metrics", args...)
+	log.Info("metrics", args...)
 }
 
 // figure is a reading for the log, in whole units.

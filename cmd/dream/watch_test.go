@@ -305,7 +305,7 @@ func TestOneShotSparesTheCard(t *testing.T) {
 	card := gputest.Build(t, "0 temperature 95\n")
 	var out testout.Buffer
 	cmd := exec.Command("dream", "views", "a red chair", "--device", "cpu", "--steps", "2", "--quiet", "--out", filepath.Join(t.TempDir(), "chair"))
-	cmd.Env = append(append(os.Environ(), card.Env()...), "DREAM_DATA="+t.TempDir(), "DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_EVERY=100ms")
+	cmd.Env = append(append(os.Environ(), card.Env()...), "DREAM_DATA="+t.TempDir(), "DREAM_WORKER_GUARD_GPUS=all", "DREAM_OPS_EVERY=100ms", "DREAM_OPS_METRICS_EVERY=1s")
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -318,6 +318,9 @@ func TestOneShotSparesTheCard(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("it did not wait: %v\n%s", err, out.String())
 	case <-time.After(3 * time.Second): // two steps take a fraction of it
+	}
+	if text := out.String(); !strings.Contains(text, `"msg":"metrics"`) || !strings.Contains(text, `"held":true`) || !strings.Contains(text, `"gpu0":{"temperature":95,`) {
+		t.Errorf("the log does not show the figures:\n%s", text)
 	}
 	card.Play("0 temperature 50\n")
 	select {

@@ -96,6 +96,7 @@ var forms = []struct {
 	{regexp.MustCompile(`(hooks\.slack\.com/(?:services|workflows)/)[^\s"'\\]+`), "${1}" + mask},
 	{regexp.MustCompile(`(/webhooks/\d+/)[A-Za-z0-9_-]{20,}`), "${1}" + mask},
 	{regexp.MustCompile(`\b[MNO][A-Za-z0-9_-]{22,}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}`), mask},
+	{regexp.MustCompile(`\bhf_[A-Za-z0-9]{20,}`), mask}, // the hub's
 	{regexp.MustCompile(`(?i)\b(Bearer|Bot|Basic) [A-Za-z0-9._~+/=-]{8,}`), "${1} " + mask},
 }
 

@@ -34,7 +34,7 @@ func TestRedaction(t *testing.T) {
 	log := slog.New(Redact(slog.NewJSONHandler(&out, nil), Options{Secrets: []string{"hunter22", "ab"}, Prompts: true}))
 	secrets := []string{
 		"hunter22", "deadbeefcafe", "AKIAEXAMPLE", "xoxb-123456789012-abcdefgh", "xapp-1-A111-222-abcdef", "T000/B000/secretpart",
-		"p4ssword", "a clay pot", "abcdefghijklmnopqrst1234", "tokentoken42",
+		"p4ssword", "a clay pot", "abcdefghijklmnopqrst1234", "tokentoken42", "hf_abcdefghijklmnopqrstuvwxyz",
 	}
 	signed := "https://s3/b/k?X-Amz-Credential=AKIAEXAMPLE%2Fx&X-Amz-Signature=deadbeefcafe&x=1"
 	log.Info("got "+signed, "url", signed, "err", fmt.Errorf("get %q: %w", signed, errors.New("key hunter22 refused")))
@@ -42,6 +42,7 @@ func TestRedaction(t *testing.T) {
 	log.Info("post to https://hooks.slack.com/services/T000/B000/secretpart", "discord", "https://discord.com/api/webhooks/123/abcdefghijklmnopqrst1234")
 	log.Info("open", "queue", "redis://user:p4ssword@host:6379/0", "prompt", "a clay pot", "header", "Bearer tokentoken42", "list", []string{"hunter22"})
 	log.Info("link https://x/r/JOB/model.glb?exp=123&sig=deadbeefcafe")
+	log.Warn("pull", "err", errors.New("refused hf_abcdefghijklmnopqrstuvwxyz"))
 	log.Info("about a lab", "count", 3, "job", "01ABC")
 	for _, s := range secrets {
 		if strings.Contains(out.String(), s) {

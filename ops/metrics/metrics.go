@@ -5,6 +5,7 @@ package metrics
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -213,6 +214,10 @@ func ofHost(put emit, s *host.Sample) {
 	}
 }
 
+// counted are the events that are told before the first: a counter that appears
+// with 1 looks to Prometheus as if that one had not happened.
+var counted = []string{"submitted", "done", "failed", "failed_input", "cancelled", "quarantined", "crashes", "lost"}
+
 func ofQueue(put emit, s *queue.Stats, retired map[string]bool) {
 	for class, n := range s.Queued {
 		put(prometheus.GaugeValue, "queue_depth", "Jobs that wait.", float64(n), "class", string(class))
@@ -227,7 +232,12 @@ func ofQueue(put emit, s *queue.Stats, retired map[string]bool) {
 	for status, n := range s.Ended {
 		put(prometheus.GaugeValue, "queue_kept", "Jobs that are over and kept; failed and quarantined are the dead ones.", float64(n), "status", string(status))
 	}
-	for name, n := range s.Counters {
+	events := map[string]int64{}
+	for _, name := range counted {
+		events[name] = 0
+	}
+	maps.Copy(events, s.Counters)
+	for name, n := range events {
 		put(prometheus.CounterValue, "queue_events_total", "Since the beginning: submitted, done, failed, failed_input (of those for bad input), crashes, lost (leases), refused_… (completions and the like), given_back_….", float64(n), "event", name)
 	}
 	for consumer, n := range s.Outbox {

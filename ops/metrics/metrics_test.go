@@ -76,6 +76,7 @@ func TestMetrics(t *testing.T) {
 		`dream_queue_kept{status="failed"} 3`,
 		`dream_queue_events_total{event="refused_lost"} 2`,
 		`dream_queue_events_total{event="lost"} 4`,
+		`dream_queue_events_total{event="quarantined"} 0`,
 		`dream_outbox_depth{consumer="bots/discord"} 6`,
 		`dream_outbox_age_seconds{consumer="bots/discord"} 30`,
 		`dream_job_median_seconds{kind="mesh",model="mini",quality="draft"} 10`,
