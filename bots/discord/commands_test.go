@@ -160,7 +160,7 @@ func TestOwnData(t *testing.T) {
 	if !strings.Contains(string(ask.Components), "v1:forget-me:yes") {
 		t.Fatalf("forget-me: %s", ask.Components)
 	}
-	if m := w.answerTo(w.server.Click(w.person("42"), ask, "v1:forget-me:yes")); !m.Ephemeral || !strings.Contains(m.Content, "Deleted: 1 jobs") {
+	if m := w.answerTo(w.server.Click(w.person("42"), ask, "v1:forget-me:yes")); !m.Ephemeral || !strings.Contains(m.Content, "Deleted: 1 job ") {
 		t.Errorf("forget-me: %+v", m)
 	}
 	if _, err := w.Q.Job(w.Ctx, job); queue.CodeOf(err) != queue.CodeNotFound {

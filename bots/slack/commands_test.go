@@ -157,7 +157,7 @@ func TestOwnData(t *testing.T) {
 			t.Errorf("%s: %s", text, got)
 		}
 	}
-	if text := w.told(w.server.Click("U42", result, "v1:forget-me:yes")); !strings.Contains(text, "Deleted: 1 jobs") {
+	if text := w.told(w.server.Click("U42", result, "v1:forget-me:yes")); !strings.Contains(text, "Deleted: 1 job ") {
 		t.Errorf("forget-me: %s", text)
 	}
 	if _, err := w.Q.Job(w.Ctx, job); queue.CodeOf(err) != queue.CodeNotFound {
