@@ -106,7 +106,7 @@ func TestDoctorAsksRedis(t *testing.T) {
 	}
 	for want, found := range map[string]map[string]doctor.Result{
 		"wants a password, which queue.url does not name": say(set("requirepass", "hunter2hunter2")),
-		"is a replica and takes no writes":                say(func(c *redis.Client) error { return c.SlaveOf(t.Context(), "127.0.0.1", "1").Err() }),
+		"is a replica and takes no writes":                say(func(c *redis.Client) error { return c.ReplicaOf(t.Context(), "127.0.0.1", "1").Err() }),
 		"command not allowed when used memory":            say(set("maxmemory", "1kb")),
 	} {
 		if r := found["Queue"]; r.Verdict != doctor.Fail || !strings.Contains(r.Text, want) || strings.Contains(r.Text, "does not answer") || strings.Contains(r.Text, "..") {
