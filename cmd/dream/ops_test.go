@@ -21,12 +21,11 @@ import (
 	"dreamcad/queue/sqliteq"
 )
 
-// The real program with thresholds that every machine is beyond: it tells the
-// webhook once and takes no work.
-func TestWatchTellsAndRefuses(t *testing.T) {
+// newHook is a webhook's address, and how often it has heard of "CODE STATE".
+func newHook(t *testing.T) (address string, heard func(what string) int) {
 	var mu sync.Mutex
 	got := map[string]int{}
-	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var a queue.Alert
 		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
 			w.WriteHeader(http.StatusBadRequest)
@@ -36,20 +35,29 @@ func TestWatchTellsAndRefuses(t *testing.T) {
 		defer mu.Unlock()
 		got[a.Code+" "+string(a.State)]++
 	}))
-	defer hook.Close()
-	t.Setenv("DREAM_OPS_WEBHOOK", hook.URL)
+	t.Cleanup(server.Close)
+	return server.URL, func(what string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return got[what]
+	}
+}
+
+// The real program with thresholds that every machine is beyond: it tells the
+// webhook once and takes no work.
+func TestWatchTellsAndRefuses(t *testing.T) {
+	hook, heard := newHook(t)
+	t.Setenv("DREAM_OPS_WEBHOOK", hook)
 	t.Setenv("DREAM_OPS_MEMORY", "0.001")
 	t.Setenv("DREAM_OPS_DISK_REFUSE", "0.001")
 	s := startUp(t, t.TempDir())
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		mu.Lock()
-		told := got["memory firing"] == 1 && got["disk_full firing"] == 1
-		mu.Unlock()
-		if told && strings.Contains(s.output.String(), "taking no new work") {
+		memory, disk := heard("memory firing"), heard("disk_full firing")
+		if memory == 1 && disk == 1 && strings.Contains(s.output.String(), "taking no new work") {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("webhook got %v; log:\n%s", got, s.output)
+			t.Fatalf("the webhook heard %d times of the memory and %d of the disk; log:\n%s", memory, disk, s.output)
 		}
 	}
 }
@@ -204,28 +212,11 @@ func TestTestAlertEndsEverywhere(t *testing.T) {
 // other worker, which takes over once Redis is back, does not tell it again.
 func TestTakeOverTellsOnce(t *testing.T) {
 	redis := queuetest.StartRedis(t, "--appendonly", "yes")
-	var mu sync.Mutex
-	hooked := map[string]int{}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var a queue.Alert
-		if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		hooked[a.Code+" "+a.Key+" "+string(a.State)]++
-	}))
-	defer server.Close()
-	heard := func(what string) int {
-		mu.Lock()
-		defer mu.Unlock()
-		return hooked[what]
-	}
+	hook, heard := newHook(t)
 	workers := map[string]*exec.Cmd{}
 	for _, name := range []string{"w0", "w1"} {
 		workers[name] = child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(), "DREAM_WORKER_SUPERVISE=false",
-			"DREAM_OPS_WEBHOOK=" + server.URL, "DREAM_OPS_SERVERS_EVERY=200ms", "DREAM_OPS_RULES=server_down hold=1s clear_hold=5s,memory off"}, "worker", "--device", "cpu", "--name", name)
+			"DREAM_OPS_WEBHOOK=" + hook, "DREAM_OPS_SERVERS_EVERY=200ms", "DREAM_OPS_RULES=server_down hold=1s clear_hold=5s,memory off"}, "worker", "--device", "cpu", "--name", name)
 	}
 	o, err := redisq.ParseURL("redis://" + redis.Addr)
 	if err != nil {
@@ -259,7 +250,7 @@ func TestTakeOverTellsOnce(t *testing.T) {
 	other := map[string]string{"w0": "w1", "w1": "w0"}[first]
 	time.Sleep(time.Second) // the other has seen whose the role is
 	redis.Kill()
-	await(t, "the webhook hears of it", time.Minute, func() bool { return heard("server_down queue firing") > 0 })
+	await(t, "the webhook hears of it", time.Minute, func() bool { return heard("server_down firing") > 0 })
 	if err := workers[first].Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -273,8 +264,8 @@ func TestTakeOverTellsOnce(t *testing.T) {
 	if err := workers[first].Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the webhook hears that it is back", time.Minute, func() bool { return heard("server_down queue resolved") > 0 })
-	if begun, ended := heard("server_down queue firing"), heard("server_down queue resolved"); begun != 1 || ended != 1 {
+	await(t, "the webhook hears that it is back", time.Minute, func() bool { return heard("server_down resolved") > 0 })
+	if begun, ended := heard("server_down firing"), heard("server_down resolved"); begun != 1 || ended != 1 {
 		t.Errorf("the webhook heard %d begins and %d ends", begun, ended)
 	}
 }
