@@ -36,12 +36,13 @@ func newRig(t *testing.T) *rig {
 	return newRigOf(t, func(*queue.Config) {})
 }
 
-// newRigOf is newRig with changes to the queue's settings.
+// newRigOf is newRig with changes to the queue's settings. Its leases outlast any
+// standstill of the machine: here no process dies, so none may be lost.
 func newRigOf(t *testing.T, change func(*queue.Config)) *rig {
 	t.Helper()
 	base := t.TempDir()
 	qc := queue.DefaultConfig()
-	qc.Lease, qc.Heartbeat, qc.TickEvery = 3*time.Second, 50*time.Millisecond, 50*time.Millisecond
+	qc.Lease, qc.Heartbeat, qc.TickEvery = 2*time.Minute, 50*time.Millisecond, 50*time.Millisecond
 	qc.BackoffBase, qc.YieldAfter, qc.YieldHorizon = 10*time.Millisecond, 50*time.Millisecond, 10*time.Millisecond
 	qc.SubmitBudget = 20 * time.Second
 	change(&qc)

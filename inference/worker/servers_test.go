@@ -77,6 +77,7 @@ func TestFaultsOnRedisAndS3(t *testing.T) {
 	// Row 4: the queue's server is killed and comes back while the job runs; the work
 	// goes on meanwhile.
 	t.Run("Redis killed and restarted", func(t *testing.T) {
+		t.Setenv(lossless, "1")
 		b, redis := newServerBench(t)
 		j := b.submit(queue.Mesh, queue.Interactive, "a mug")
 		b.spawn("gpu0", "WORKER_WAIT=step")

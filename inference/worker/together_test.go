@@ -266,7 +266,7 @@ func TestLostDevice(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.dev.together, r.dev.pace, r.dev.views = 3, 50*time.Millisecond, 400 // long enough for three to meet
+			r.dev.together, r.dev.pace, r.dev.views = 3, 50*time.Millisecond, 150 // long enough for three to meet
 			fail(r, fmt.Errorf("%w: illegal address", worker.ErrDevice))
 			var jobs []queue.Job
 			for i := range 3 {
