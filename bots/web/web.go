@@ -79,7 +79,7 @@ type Server struct {
 func New(c Config, d Deps) (*Server, error) {
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("start the web console on %q (another program may use the port; choose one with --listen): %w", c.Listen, err)
+		return nil, fmt.Errorf("start the web console on %q (another program may use the port; choose one with web.listen): %w", c.Listen, err)
 	}
 	if c.LinkLife == 0 {
 		c.LinkLife = 24 * time.Hour
