@@ -131,15 +131,7 @@ func TestTwoWorkersTellOnce(t *testing.T) {
 		t.Errorf("webhook %v, Alertmanager %v", hooked, managed)
 	}
 	mu.Unlock()
-	o, err := redisq.ParseURL("redis://" + redis.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
+	q := onRedis(t, redis)
 	stream, err := q.Alerts(t.Context(), "", 100, 0)
 	n := 0
 	for _, a := range stream {
@@ -208,6 +200,21 @@ func TestTestAlertEndsEverywhere(t *testing.T) {
 	}
 }
 
+// onRedis opens the server's queue, as a process of its own would.
+func onRedis(t *testing.T, server *queuetest.Redis) *redisq.Queue {
+	t.Helper()
+	o, err := redisq.ParseURL("redis://" + server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { q.Close() })
+	return q
+}
+
 // The owner tells that Redis is gone and is stopped before it can note that. The
 // other worker, which takes over once Redis is back, does not tell it again.
 func TestTakeOverTellsOnce(t *testing.T) {
@@ -218,15 +225,7 @@ func TestTakeOverTellsOnce(t *testing.T) {
 		workers[name] = child(t, []string{"DREAM_DATA=" + t.TempDir(), "DREAM_QUEUE_URL=redis://" + redis.Addr, "DREAM_STORAGE_URL=file://" + t.TempDir(), "DREAM_WORKER_SUPERVISE=false",
 			"DREAM_OPS_WEBHOOK=" + hook, "DREAM_OPS_SERVERS_EVERY=200ms", "DREAM_OPS_RULES=server_down hold=1s clear_hold=5s,memory off"}, "worker", "--device", "cpu", "--name", name)
 	}
-	o, err := redisq.ParseURL("redis://" + redis.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q, err := redisq.Open(t.Context(), queue.DefaultConfig(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
+	q := onRedis(t, redis)
 	owner := func() string {
 		r, err := q.Get(t.Context(), "ops/owner")
 		var who struct{ Name string }
